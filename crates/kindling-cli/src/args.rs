@@ -1,0 +1,124 @@
+//! The command line as data. What is written here is the help that users see.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// From raw text to a GPT that you own: train, evaluate, generate.
+#[derive(Debug, Parser)]
+#[command(name = "kindling", version, propagate_version = true)]
+pub(crate) struct Args {
+    /// Print results as JSON on stdout
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print no progress on stderr
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Where the model is computed: flex, ndarray, wgpu, vulkan, metal, cuda or rocm, with `:1` for the second card
+    #[arg(long, global = true, value_name = "DEVICE", default_value = "flex")]
+    pub(crate) device: String,
+    /// Threads of the CPU backends; by default as many as the process may use
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// The folder of runs
+    #[arg(long, global = true, value_name = "DIR", default_value = "runs")]
+    pub(crate) runs_dir: PathBuf,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a model from a config and a corpus, or go on with a run
+    Train(TrainArgs),
+    /// Write text with a trained model
+    Generate(GenerateArgs),
+    /// Score a text: loss, perplexity, bits per byte, next-token accuracy
+    Eval(EvalArgs),
+    /// List runs, or show one
+    Runs {
+        #[command(subcommand)]
+        command: RunsCommand,
+    },
+    /// List the devices that this binary can compute on
+    Devices {
+        /// Compute a tiny model on each and compare with flex
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TrainArgs {
+    /// The run's configuration
+    #[arg(long, value_name = "FILE", default_value = "configs/spark.toml", conflicts_with = "resume")]
+    pub(crate) config: PathBuf,
+    /// Train on this file, folder or glob instead of the config's corpus; can be given several times
+    #[arg(long, value_name = "PATH", conflicts_with = "resume")]
+    pub(crate) data: Vec<PathBuf>,
+    /// Change one value of the configuration, such as `train.steps=500`; can be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// Replace invalid UTF-8 by U+FFFD instead of refusing the file
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) lossy: bool,
+    /// The run's name; by default the config's with a number
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) name: Option<String>,
+    /// Go on with a run: its name, its path, or `latest`
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest")]
+    pub(crate) resume: Option<String>,
+    /// Where token shards are kept, for the next run on the same text
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data_dir: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct GenerateArgs {
+    /// A run: its name, its path, or `latest`
+    #[arg(default_value = "latest")]
+    pub(crate) run: String,
+    /// What the text begins with; by default the run's own prompt
+    #[arg(long, short)]
+    pub(crate) prompt: Option<String>,
+    /// New tokens at most
+    #[arg(long, value_name = "N")]
+    pub(crate) max_new_tokens: Option<usize>,
+    /// Divides the logits; 0 always takes the likeliest token
+    #[arg(long)]
+    pub(crate) temperature: Option<f64>,
+    /// Draw only from the K likeliest tokens; 0 turns it off
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<usize>,
+    /// Draw only from the likeliest tokens that together reach probability P
+    #[arg(long, value_name = "P")]
+    pub(crate) top_p: Option<f64>,
+    /// The same seed writes the same text
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct EvalArgs {
+    /// A run: its name, its path, or `latest`
+    #[arg(default_value = "latest")]
+    pub(crate) run: String,
+    /// The text, as one document
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: PathBuf,
+    /// Replace invalid UTF-8 by U+FFFD instead of refusing the file
+    #[arg(long)]
+    pub(crate) lossy: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunsCommand {
+    /// All runs, oldest first
+    List,
+    /// One run: what it was made from, and what came of it
+    Show {
+        /// A run: its name, its path, or `latest`
+        #[arg(default_value = "latest")]
+        run: String,
+    },
+}

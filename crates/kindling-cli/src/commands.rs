@@ -1,0 +1,7 @@
+//! One file a command; each calls the library and prints.
+
+pub(crate) mod devices;
+pub(crate) mod eval;
+pub(crate) mod generate;
+pub(crate) mod runs;
+pub(crate) mod train;

@@ -1,0 +1,223 @@
+//! `kindling train`: resolve the configuration, prepare the data, make or open the run, train, say what came of it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use kindling_config::RunConfig;
+use kindling_data::{Prepared, prepare};
+use kindling_infer::open;
+use kindling_runs::{DataRef, Manifest, Registry, Run, Summary};
+use kindling_train::{Outcome, RunLog, TrainEvent, Training, check_resumable, fit_vocabulary, train};
+use serde_json::json;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::args::{Args, TrainArgs};
+use crate::failure::Advice;
+use crate::progress::{Progress, indent, line};
+use crate::{device, output};
+
+/// The lock file that this binary was built from.
+const LOCK_FILE: &str = include_str!("../../../../Cargo.lock");
+
+pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCode> {
+    let device = device::open(&args.device)?;
+    let registry = Registry::new(&args.runs_dir);
+    let mut progress = Progress::new(args.quiet);
+    let (run, data) = match &train_args.resume {
+        Some(name) => resume(&registry, name, train_args, &mut progress)?,
+        None => begin(&registry, args, train_args, &mut progress)?,
+    };
+    let config = run.config();
+    progress.model(&format!(
+        "{} parameters: {} layers, {} heads, d_model {}, context {}; on {} with {} threads",
+        output::count(config.model.n_params() as u64),
+        config.model.n_layers,
+        config.model.n_heads,
+        config.model.d_model,
+        config.model.context_len,
+        args.device,
+        rayon::current_num_threads()
+    ));
+    progress.line_run(run.dir());
+    progress.log_every(config.train.log_every as u64);
+
+    let stop = stop_on_signal(args.quiet)?;
+    let mut last_sample = String::new();
+    let mut log = RunLog::new(&run, config.train.log_every as u64);
+    let mut terminal = |event: &TrainEvent<'_>| {
+        progress.train(event);
+        if let TrainEvent::Sample { prompt, text, .. } = event {
+            last_sample = format!("{prompt}{text}");
+        }
+    };
+    let outcome = train(&Training { run: &run, data: &data, device: &device, stop: &stop }, &mut [&mut log, &mut terminal]);
+    progress.clear();
+    match outcome? {
+        Outcome::Finished(summary) => {
+            finished(args, &run, &summary, &last_sample)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Outcome::Stopped { step } => {
+            let command = format!("{} train{} --resume {}", program(), runs_dir_option(args), run.name());
+            if args.json {
+                output::json(&json!({ "run": run.name(), "dir": run.dir(), "stopped_at_step": step, "resume": command }))?;
+            } else {
+                output::text(&format!(
+                    "stopped after step {step}; everything is saved in {}\ngo on with: {command}\n",
+                    run.dir().display()
+                ))?;
+            }
+            // As a shell counts a program that an interrupt ended.
+            Ok(ExitCode::from(130))
+        }
+    }
+}
+
+/// A new run from a config file.
+fn begin(registry: &Registry, args: &Args, train_args: &TrainArgs, progress: &mut Progress) -> anyhow::Result<(Run, Prepared)> {
+    let path = &train_args.config;
+    let text = std::fs::read_to_string(path).map_err(|error| Advice {
+        message: format!("cannot read the config `{}`: {error}", path.display()),
+        hint: "pass `--config FILE`; `configs/` of the repository has some to copy".into(),
+    })?;
+    let mut overrides = train_args.overrides.clone();
+    // Before the config is checked, since it may name no data of its own.
+    if !train_args.data.is_empty() {
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let paths: Vec<_> = train_args.data.iter().map(|path| absolute(path).display().to_string()).collect();
+        overrides.push(format!("data.paths={}", serde_json::to_string(&paths)?));
+        overrides.extend(["data.packages=[]".to_owned(), "data.validation_packages=[]".to_owned()]);
+    }
+    if train_args.lossy {
+        overrides.push("data.lossy=true".to_owned());
+    }
+    let mut config = RunConfig::from_toml(&text, &path.display().to_string(), &overrides)?;
+    // A name that is taken is said before minutes of work.
+    let name = train_args.name.clone().unwrap_or_else(|| registry.next_name(&config.name));
+    if registry.root().join(&name).exists() {
+        return Err(kindling_runs::RunsError::Exists(name).into());
+    }
+    let data = prepare(&config, &train_args.data_dir, Path::new("."), &mut |event| progress.prepare(event))?;
+    progress.clear();
+    progress.shards(&data.manifest, &data.dir, data.reused);
+    fit_vocabulary(&mut config, data.tokenizer.vocab_size())?;
+    let run = Run::create(registry.root(), &name, &config, manifest(args, &config, &data)?, &data.tokenizer_path())?;
+    Ok((run, data))
+}
+
+/// A run that stopped, with the data that it began with.
+fn resume(registry: &Registry, name: &str, train_args: &TrainArgs, progress: &mut Progress) -> anyhow::Result<(Run, Prepared)> {
+    let mut run = Run::open_for_writing(&registry.resolve(name)?)?;
+    if !train_args.overrides.is_empty() {
+        let config = RunConfig::from_toml(&run.config().to_toml(), "config.toml", &train_args.overrides)?;
+        check_resumable(run.config(), &config)?;
+        run.set_config(config)?;
+    }
+    let dir = PathBuf::from(&run.manifest().data.dir);
+    let data = if dir.is_dir() {
+        Prepared::open(&dir)?
+    } else {
+        // Its hash is compared with the run's before anything is trained.
+        line(false, &format!("warning: the prepared data `{}` is gone; preparing it anew", dir.display()));
+        prepare(run.config(), &train_args.data_dir, Path::new("."), &mut |event| progress.prepare(event))?
+    };
+    progress.clear();
+    progress.shards(&data.manifest, &data.dir, data.reused);
+    Ok((run, data))
+}
+
+fn manifest(args: &Args, config: &RunConfig, data: &Prepared) -> anyhow::Result<Manifest> {
+    let hash = |bytes: &[u8]| format!("{:032x}", xxh3_128(bytes));
+    let exe = std::env::current_exe().and_then(std::fs::read).context("cannot read the program itself to note its hash")?;
+    let burn = LOCK_FILE.split("[[package]]").find(|package| package.contains("name = \"burn\"\n"));
+    let version = burn.and_then(|package| package.lines().find_map(|line| line.strip_prefix("version = "))).unwrap_or_default();
+    Ok(Manifest {
+        format: String::new(),
+        version: 0,
+        name: String::new(),
+        created_unix_ms: jiff::Timestamp::now().as_millisecond(),
+        kindling: env!("CARGO_PKG_VERSION").into(),
+        burn: version.trim_matches('"').into(),
+        code_hash: hash(&exe),
+        lock_hash: hash(LOCK_FILE.as_bytes()),
+        device: args.device.clone(),
+        threads: rayon::current_num_threads(),
+        n_params: config.model.n_params(),
+        data: DataRef {
+            dir: std::path::absolute(&data.dir)?.display().to_string(),
+            data_hash: data.manifest.data_hash(),
+            corpus_hash: data.manifest.corpus.hash.clone(),
+            tokenizer_hash: data.manifest.tokenizer_hash.clone(),
+        },
+    })
+}
+
+/// The first interrupt lets the step end and everything be saved; the second ends the program at once.
+fn stop_on_signal(quiet: bool) -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if seen.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        line(quiet, "stopping after this step; once more to stop at once, without saving");
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(stop)
+}
+
+fn finished(args: &Args, run: &Run, summary: &Summary, sample: &str) -> anyhow::Result<()> {
+    if args.json {
+        return output::json(&json!({ "run": run.name(), "dir": run.dir(), "summary": summary, "sample": sample }));
+    }
+    // What was saved is what is used from now on: opening it here means that it can be opened later.
+    let opened = open(run.dir(), &device::open(&args.device)?)?;
+    let mut rows = vec![
+        ("validation loss", format!("{:.4} nats a token (best {:.4} at step {})", summary.validation_loss, summary.best.0, summary.best.1)),
+        ("perplexity", format!("{:.2}", summary.perplexity)),
+        ("bits per byte", output::bits_per_byte(summary.bits_per_byte)),
+        ("next-token accuracy", format!("{:.2} %", 100.0 * summary.accuracy)),
+        ("tokens/s", format!("{:.0} training on {} with {} threads", summary.tokens_per_s, args.device, rayon::current_num_threads())),
+        ("peak memory", summary.peak_memory_bytes.map_or("unknown on this system".into(), output::mebibytes)),
+        ("run", format!("{} (checkpoint of step {})", run.dir().display(), opened.step)),
+    ];
+    let next = next_commands(args, run);
+    rows.extend(next.iter().enumerate().map(|(i, command)| (if i == 0 { "next" } else { "" }, command.clone())));
+    output::text(&format!("sample after {} steps:\n{}\n\n", summary.steps, indent(sample)))?;
+    output::pairs(&rows)
+}
+
+/// Commands that work when they are pasted.
+fn next_commands(args: &Args, run: &Run) -> Vec<String> {
+    let (program, dir, name) = (program(), runs_dir_option(args), run.name());
+    let mut commands = vec![format!("{program} generate {name}{dir} --prompt {}", quoted(&run.config().sample.prompt))];
+    let own = run.config().data.paths.iter().find(|path| path.is_file()).cloned();
+    let readme = PathBuf::from("README.md");
+    if let Some(text) = own.or_else(|| readme.is_file().then_some(readme)) {
+        commands.push(format!("{program} eval {name}{dir} --text {}", quoted(&text.display().to_string())));
+    }
+    commands.push(format!("{program} runs show {name}{dir}"));
+    commands.push(format!("{program} train{dir} --resume {name} --set train.steps={}", 2 * run.config().train.steps));
+    commands
+}
+
+/// A word as a POSIX shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+fn runs_dir_option(args: &Args) -> String {
+    if args.runs_dir == Path::new("runs") { String::new() } else { format!(" --runs-dir {}", quoted(&args.runs_dir.display().to_string())) }
+}
+
+/// This program as the user can call it from here.
+fn program() -> String {
+    let exe = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("kindling"));
+    let here = std::env::current_dir().ok();
+    let shown = here.and_then(|here| exe.strip_prefix(here).ok().map(Path::to_owned)).unwrap_or(exe);
+    quoted(&shown.display().to_string())
+}

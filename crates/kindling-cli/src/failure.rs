@@ -1,0 +1,65 @@
+//! Errors as users see them: one line that says what is wrong, one that says what to do.
+
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+use kindling_config::ConfigError;
+use kindling_data::DataError;
+use kindling_eval::EvalError;
+use kindling_infer::InferError;
+use kindling_runs::RunsError;
+use kindling_tokenizer::TokenizerError;
+use kindling_train::TrainError;
+
+/// An error of the command itself, with advice.
+#[derive(Debug)]
+pub(crate) struct Advice {
+    pub(crate) message: String,
+    pub(crate) hint: String,
+}
+
+impl std::fmt::Display for Advice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Advice {}
+
+/// Prints the error and gives exit code 1. A reader that closed the pipe has had enough, which is no failure.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    if error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)) {
+        return ExitCode::SUCCESS;
+    }
+    let mut text = format!("error: {error:#}\n");
+    if let Some(hint) = hint(error) {
+        text += &format!("hint: {hint}\n");
+    }
+    // Where stderr is closed too, the exit code still speaks.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    ExitCode::FAILURE
+}
+
+fn hint(error: &anyhow::Error) -> Option<String> {
+    fn of<T: std::error::Error + Send + Sync + 'static>(error: &anyhow::Error, hint: impl Fn(&T) -> Option<String>) -> Option<String> {
+        error.downcast_ref::<T>().and_then(hint)
+    }
+    of(error, |e: &Advice| Some(e.hint.clone()))
+        .or_else(|| of(error, ConfigError::hint))
+        .or_else(|| of(error, DataError::hint))
+        .or_else(|| of(error, EvalError::hint))
+        .or_else(|| of(error, InferError::hint))
+        .or_else(|| of(error, RunsError::hint))
+        .or_else(|| of(error, TokenizerError::hint))
+        .or_else(|| of(error, TrainError::hint))
+}
+
+/// A panic is a mistake of ours; it is said in a form that can be reported.
+pub(crate) fn report_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let text = format!(
+            "error: internal error: {info}\nhint: this is a mistake in Kindling; please report it with the command and this text\n"
+        );
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }));
+}

@@ -1,0 +1,31 @@
+//! The command `kindling`: parses, calls one library function, prints. Holds no logic of its own.
+
+mod args;
+mod commands;
+mod device;
+mod failure;
+mod output;
+mod progress;
+mod startup;
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+
+fn main() -> std::process::ExitCode {
+    // Usage errors end the program with code 2, help and version with 0.
+    let args = Args::parse();
+    failure::report_panics();
+    startup::tune_allocator();
+    let result = startup::thread_pool(args.threads).and_then(|()| match &args.command {
+        Command::Train(train) => commands::train::run(&args, train),
+        Command::Generate(generate) => commands::generate::run(&args, generate),
+        Command::Eval(eval) => commands::eval::run(&args, eval),
+        Command::Runs { command } => commands::runs::run(&args, command),
+        Command::Devices { check } => commands::devices::run(&args, *check),
+    });
+    match result {
+        Ok(code) => code,
+        Err(error) => failure::report(&error),
+    }
+}

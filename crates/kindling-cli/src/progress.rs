@@ -1,0 +1,207 @@
+//! Progress on stderr: a bar with loss, tokens a second and ETA on a terminal, plain lines elsewhere.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use kindling_data::PrepareEvent;
+use kindling_train::TrainEvent;
+
+use crate::output::count;
+
+/// Writes a line to stderr. A closed stderr must not end a training.
+pub(crate) fn line(quiet: bool, text: &str) {
+    if !quiet {
+        let _ = writeln!(std::io::stderr(), "{text}");
+    }
+}
+
+/// The terminal as a listener of preparation and training.
+pub(crate) struct Progress {
+    quiet: bool,
+    is_terminal: bool,
+    log_every: u64,
+    bar: ProgressBar,
+    phase: &'static str,
+    first_step: u64,
+    steps: u64,
+    started: Instant,
+    /// Tokens and seconds of the last steps, decaying, so that the speed shown is the present one.
+    recent: (f64, f64),
+    last_tokens: Option<u64>,
+    loss: f64,
+}
+
+impl Progress {
+    pub(crate) fn new(quiet: bool) -> Self {
+        Self {
+            quiet,
+            is_terminal: std::io::stderr().is_terminal() && !quiet,
+            log_every: 1,
+            bar: ProgressBar::hidden(),
+            phase: "",
+            first_step: 0,
+            steps: 0,
+            started: Instant::now(),
+            recent: (0.0, 0.0),
+            last_tokens: None,
+            loss: f64::NAN,
+        }
+    }
+
+    pub(crate) fn log_every(&mut self, steps: u64) {
+        self.log_every = steps;
+    }
+
+    fn line(&self, text: &str) {
+        self.bar.suspend(|| line(self.quiet, text));
+    }
+
+    /// Begins a bar, where there is a terminal to draw it on.
+    fn begin(&mut self, phase: &'static str, total: u64, template: &str) {
+        if self.phase == phase {
+            return;
+        }
+        self.bar.finish_and_clear();
+        self.phase = phase;
+        if self.is_terminal {
+            self.bar = ProgressBar::new(total);
+            self.bar.set_style(ProgressStyle::with_template(template).expect("the template is one of ours").progress_chars("=> "));
+            self.bar.enable_steady_tick(Duration::from_millis(250));
+        }
+    }
+
+    pub(crate) fn prepare(&mut self, event: PrepareEvent<'_>) {
+        match event {
+            PrepareEvent::Read(stats) => {
+                self.line(&format!(
+                    "corpus     {} documents, {:.1} MB, hash {}",
+                    count(stats.n_documents as u64),
+                    stats.n_bytes as f64 / 1e6,
+                    stats.hash
+                ));
+                for (n, what) in [
+                    (stats.identical_dropped, "identical files dropped"),
+                    (stats.binary_skipped, "binary files left out"),
+                    (stats.empty_skipped, "empty files left out"),
+                    (stats.lossy_files, "files had invalid UTF-8 replaced by U+FFFD"),
+                ] {
+                    if n > 0 {
+                        self.line(&format!("           {} {what}", count(n as u64)));
+                    }
+                }
+            }
+            PrepareEvent::Merges { done, total } => {
+                self.begin("tokenizer", total as u64, "tokenizer  [{bar:30}] {pos}/{len} merges, {eta} left");
+                self.bar.set_position(done as u64);
+            }
+            PrepareEvent::Encoded { done, total } => {
+                self.begin("encode", total, "encode     [{bar:30}] {bytes}/{total_bytes}, {eta} left");
+                self.bar.set_position(done);
+                if done == total {
+                    self.bar.finish_and_clear();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Progress of a scored text.
+    pub(crate) fn scoring(&mut self, done: u64, total: u64) {
+        self.begin("score", total, "score      [{bar:30}] {pos}/{len} windows, {eta} left");
+        self.bar.set_position(done);
+        if done == total {
+            self.bar.finish_and_clear();
+        }
+    }
+
+    pub(crate) fn train(&mut self, event: &TrainEvent<'_>) {
+        match event {
+            TrainEvent::Started { step, steps } => {
+                self.begin("train", *steps, "train      [{bar:30}] {pos}/{len} {msg}");
+                self.bar.set_position(*step);
+                (self.first_step, self.steps, self.started) = (*step, *steps, Instant::now());
+            }
+            TrainEvent::CheckpointRejected { message } => self.line(&format!("warning: {message}; using the one before")),
+            TrainEvent::Step { step, loss, lr, tokens, step_s, .. } => self.step(*step, *loss, *lr, *tokens, *step_s),
+            TrainEvent::Validating { done, total } => {
+                self.bar.set_message(format!("validating, {done} of {total} windows"));
+            }
+            TrainEvent::Validated { step, nll, is_best } => {
+                let bpb = nll.bits_per_byte().map_or(String::new(), |bpb| format!(", {bpb:.4} bits per byte"));
+                let best = if *is_best { ", best so far" } else { "" };
+                self.line(&format!("step {step:>6}  validation loss {:.4}{bpb}{best}", nll.loss()));
+            }
+            TrainEvent::Sample { step, prompt, text } => {
+                // The last sample is printed with the results.
+                if *step < self.steps {
+                    self.line(&format!("step {step:>6}  sample:\n{}", indent(&format!("{prompt}{text}"))));
+                }
+            }
+            TrainEvent::Saved { step, dir } => {
+                if *step < self.steps {
+                    self.line(&format!("step {step:>6}  saved {}", dir.display()));
+                }
+            }
+            _ => {}
+        }
+        if let TrainEvent::Step { step, .. } = event
+            && *step == self.steps
+        {
+            self.bar.set_message("evaluating and saving");
+        }
+    }
+
+    fn step(&mut self, step: u64, loss: f64, lr: f64, tokens: u64, step_s: f64) {
+        let n = self.last_tokens.map_or(0, |last| tokens - last);
+        self.last_tokens = Some(tokens);
+        if n > 0 {
+            self.recent = (self.recent.0 * 0.95 + n as f64, self.recent.1 * 0.95 + step_s);
+        }
+        // A mean over the last steps: one batch's loss jumps.
+        self.loss = if self.loss.is_nan() { loss } else { 0.9 * self.loss + 0.1 * loss };
+        let speed = if self.recent.1 > 0.0 { format!("{:.0} tokens/s", self.recent.0 / self.recent.1) } else { "- tokens/s".into() };
+        // From the whole time so far, evaluations included.
+        let per_step = self.started.elapsed().as_secs_f64() / (step - self.first_step) as f64;
+        let eta = HumanDuration(Duration::from_secs_f64(per_step * (self.steps - step) as f64));
+        self.bar.set_position(step);
+        self.bar.set_message(format!("loss {:.3}  {speed}  {eta} left", self.loss));
+        if !self.is_terminal && step.is_multiple_of(self.log_every) {
+            self.line(&format!("step {step:>6}/{}  loss {:.3}  lr {lr:.2e}  {speed}  {eta} left", self.steps, self.loss));
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn clear(&mut self) {
+        self.bar.finish_and_clear();
+        self.phase = "";
+    }
+
+    /// A line about the model, before training.
+    pub(crate) fn model(&self, text: &str) {
+        self.line(&format!("model      {text}"));
+    }
+
+    /// A line about the shards, after preparation.
+    pub(crate) fn shards(&self, manifest: &kindling_data::PreparedManifest, dir: &std::path::Path, reused: bool) {
+        let verb = if reused { "reused" } else { "written" };
+        self.line(&format!(
+            "tokens     {} to train on, {} to validate on, vocabulary {} ({}); {verb} in {}",
+            count(manifest.training.n_tokens),
+            count(manifest.validation.n_tokens),
+            count(manifest.vocab_size as u64),
+            manifest.tokenizer_kind,
+            dir.display()
+        ));
+    }
+
+    /// A line about the run's folder, before training.
+    pub(crate) fn line_run(&self, dir: &std::path::Path) {
+        self.line(&format!("run        {}", dir.display()));
+    }
+}
+
+/// Text set off from messages.
+pub(crate) fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("  | {line}")).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,65 @@
+//! What can be wrong with a configuration, in words a user can act on.
+
+use thiserror::Error;
+
+/// A configuration that cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The text is not TOML, or a value has the wrong type.
+    #[error("{source_name}: {message}")]
+    Parse {
+        /// File name, or `--set`.
+        source_name: String,
+        /// What the parser says, with line and column where it knows them.
+        message: String,
+    },
+    /// A key that no part of the configuration has.
+    #[error("{source_name}: unknown key `{key}`, expected one of {}", quoted(expected))]
+    UnknownKey {
+        /// File name, or `--set`.
+        source_name: String,
+        /// The key as found.
+        key: String,
+        /// Every key that would have been understood there.
+        expected: Vec<String>,
+    },
+    /// An override that is not of the form `key=value`.
+    #[error("override `{found}` is not of the form `section.key=value`")]
+    Override {
+        /// The override as given.
+        found: String,
+    },
+    /// A value that is well formed and impossible.
+    #[error("`{key}` is {found}, expected {expected}")]
+    Invalid {
+        /// Dotted key.
+        key: &'static str,
+        /// The value found.
+        found: String,
+        /// What would be right.
+        expected: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+}
+
+impl ConfigError {
+    /// Advice that goes beside the message.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::UnknownKey { key, expected, .. } => expected
+                .iter()
+                .map(|candidate| (strsim::damerau_levenshtein(key, candidate), candidate))
+                .min()
+                .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(key.len()) / 3)
+                .map(|(_, candidate)| format!("did you mean `{candidate}`?")),
+            Self::Override { .. } => Some("for example `--set train.steps=500`".into()),
+            Self::Invalid { hint, .. } => hint.clone(),
+            Self::Parse { .. } => None,
+        }
+    }
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}

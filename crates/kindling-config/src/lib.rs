@@ -1,0 +1,23 @@
+//! Plain data that says what a run is: model, tokenizer, data, training, sampling. Knows no tensors, opens no data.
+//!
+//! A [`RunConfig`] is read from TOML, changed by `key=value` overrides, checked once by
+//! [`RunConfig::validate`], and saved whole in the run folder. Nothing here has hidden defaults
+//! that change results: what a preset does not say is either an error or documented on the field.
+//!
+//! ```
+//! use kindling_config::RunConfig;
+//! let text = include_str!("../../../configs/spark.toml");
+//! let config = RunConfig::from_toml(text, "spark.toml", &["train.steps=500".to_string()]).unwrap();
+//! assert_eq!(config.train.steps, 500);
+//! ```
+
+mod error;
+mod model;
+mod run;
+mod seed;
+mod toml_text;
+
+pub use error::ConfigError;
+pub use model::{Dropout, ModelConfig};
+pub use run::{DataConfig, RunConfig, SamplingConfig, Split, TokenizerConfig, TokenizerKind, TrainConfig};
+pub use seed::Seed;

@@ -1,0 +1,277 @@
+//! Everything that says what a run is. Resolved once by the command line, then only read.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::check_size;
+use crate::{ConfigError, ModelConfig, Seed, toml_text};
+
+/// A whole run: what is read, what is built, how it is trained, how it is sampled from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Names the run folder unless the user gives a name: `spark` becomes `spark-1`, `spark-2`, …
+    pub name: String,
+    /// Every random choice follows from it.
+    pub seed: Seed,
+    /// The shape of the model.
+    pub model: ModelConfig,
+    /// How text becomes token ids.
+    pub tokenizer: TokenizerConfig,
+    /// What text is read, and how it is split.
+    pub data: DataConfig,
+    /// Steps, learning rate, optimizer, and how often to look.
+    pub train: TrainConfig,
+    /// How text is drawn from the model during and after training.
+    pub sample: SamplingConfig,
+}
+
+/// How text becomes token ids.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerConfig {
+    /// Which kind is trained, or that one is read from a file.
+    pub kind: TokenizerKind,
+    /// Tokens in all, special ones included. Needed by `bpe` and `word`; `char` and `file` have their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocab_size: Option<usize>,
+    /// A `tokenizer.json`, for kind `file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+}
+
+/// The kinds of tokenizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenizerKind {
+    /// Byte-level BPE, trained on the corpus.
+    Bpe,
+    /// One token a character of the corpus.
+    Char,
+    /// The most frequent words, split at white space.
+    Word,
+    /// Read from `path`.
+    File,
+}
+
+/// What text is read, and how it is split into training and validation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Files, folders or globs. Takes precedence over `packages`.
+    #[serde(default)]
+    pub paths: Vec<PathBuf>,
+    /// Cargo packages, all among the locked dependencies of the workspace, whose sources are the corpus.
+    #[serde(default)]
+    pub packages: Vec<String>,
+    /// Of those, the packages that are held out whole for validation.
+    #[serde(default)]
+    pub validation_packages: Vec<String>,
+    /// Globs of files that are left out, relative to each package or folder.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// How the rest is split; by default `tail` for a single document and `document` for several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
+    /// Share of the text that validates, unless packages are held out.
+    pub validation_fraction: f64,
+    /// Replace invalid UTF-8 by U+FFFD instead of refusing the file.
+    #[serde(default)]
+    pub lossy: bool,
+}
+
+/// Where the border between training and validation runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Whole documents, chosen by a hash of their names.
+    Document,
+    /// The last part of the text; no window crosses the border.
+    Tail,
+}
+
+/// Steps, learning rate, optimizer (AdamW, Loshchilov and Hutter 2019), and how often to look.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Optimizer steps in all.
+    pub steps: usize,
+    /// Sequences a step.
+    pub batch_size: usize,
+    /// Sequences that are computed at once; 0 means all of `batch_size`. Changes memory, not the mathematics.
+    pub micro_batch_size: usize,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Floor that the cosine ends at.
+    pub min_lr: f64,
+    /// Steps of linear warmup.
+    pub warmup_steps: usize,
+    /// Decay of the first moment.
+    pub beta_1: f64,
+    /// Decay of the second moment.
+    pub beta_2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled weight decay, on matrices only: never on norms and biases.
+    pub weight_decay: f64,
+    /// The global norm that gradients are clipped to; 0 turns clipping off.
+    pub grad_clip: f64,
+    /// Steps between two logged losses.
+    pub log_every: usize,
+    /// Steps between two evaluations of the whole validation split.
+    pub eval_every: usize,
+    /// Steps between two printed samples; 0 prints none before the end.
+    pub sample_every: usize,
+    /// Steps between two checkpoints.
+    pub checkpoint_every: usize,
+    /// How many of the last checkpoints are kept, beside the best.
+    pub keep_checkpoints: usize,
+}
+
+/// How text is drawn from the model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SamplingConfig {
+    /// What the text begins with.
+    pub prompt: String,
+    /// New tokens at most.
+    pub max_new_tokens: usize,
+    /// Divides the logits; 0 always takes the likeliest token.
+    pub temperature: f64,
+    /// Only the k likeliest tokens can be drawn; 0 turns it off.
+    pub top_k: usize,
+    /// Only the likeliest tokens that together reach this probability can be drawn (Holtzman et al. 2020); 1 turns it off.
+    pub top_p: f64,
+}
+
+impl RunConfig {
+    /// Reads TOML text and applies `overrides` of the form `train.steps=500`; `source_name` goes into errors.
+    ///
+    /// # Errors
+    /// Broken TOML, an unknown key (with a suggestion), a value of the wrong type, or an impossible one.
+    pub fn from_toml(text: &str, source_name: &str, overrides: &[String]) -> Result<Self, ConfigError> {
+        let config: Self = toml_text::parse(text, source_name, overrides)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The whole configuration as TOML; [`RunConfig::from_toml`] reads it back to an equal value.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("plain data serialises")
+    }
+
+    /// Checks every value that can be checked without data.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] names the first key that is impossible.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.name.is_empty() || !self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) || self.name.starts_with('.')
+        {
+            return Err(invalid("name", format!("`{}`", self.name), "letters, digits, `-`, `_` and `.`, not beginning with `.`"));
+        }
+        self.model.validate()?;
+        self.tokenizer.validate()?;
+        self.data.validate()?;
+        self.train.validate()?;
+        self.sample.validate()
+    }
+}
+
+impl TokenizerConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        match self.kind {
+            TokenizerKind::Bpe | TokenizerKind::Word => {
+                let least = if self.kind == TokenizerKind::Bpe { 257 } else { 2 };
+                match self.vocab_size {
+                    Some(size) if (least..=1 << 24).contains(&size) => Ok(()),
+                    found => Err(invalid(
+                        "tokenizer.vocab_size",
+                        found.map_or("missing".into(), |n| n.to_string()),
+                        &format!("a whole number from {least} to {}", 1 << 24),
+                    )),
+                }
+            }
+            TokenizerKind::Char => Ok(()),
+            TokenizerKind::File if self.path.is_some() => Ok(()),
+            TokenizerKind::File => Err(invalid("tokenizer.path", "missing".into(), "the path of a `tokenizer.json`")),
+        }
+    }
+}
+
+impl DataConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        if self.paths.is_empty() && self.packages.is_empty() {
+            return Err(ConfigError::Invalid {
+                key: "data.paths",
+                found: "empty, and so is `data.packages`".into(),
+                expected: "at least one file, folder, glob or package".into(),
+                hint: Some("pass `--data PATH`".into()),
+            });
+        }
+        if !(self.validation_fraction > 0.0 && self.validation_fraction < 1.0) {
+            return Err(invalid("data.validation_fraction", self.validation_fraction.to_string(), "a share above 0 and below 1"));
+        }
+        match self.validation_packages.iter().find(|name| !self.packages.contains(name)) {
+            Some(name) => Err(invalid("data.validation_packages", format!("`{name}`"), "names that `data.packages` has too")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Sequences computed at once.
+    pub fn micro_batch(&self) -> usize {
+        if self.micro_batch_size == 0 { self.batch_size } else { self.micro_batch_size.min(self.batch_size) }
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        check_size("train.steps", self.steps, 1 << 40)?;
+        check_size("train.batch_size", self.batch_size, 1 << 20)?;
+        check_size("train.log_every", self.log_every, 1 << 40)?;
+        check_size("train.eval_every", self.eval_every, 1 << 40)?;
+        check_size("train.checkpoint_every", self.checkpoint_every, 1 << 40)?;
+        check_size("train.keep_checkpoints", self.keep_checkpoints, 1 << 20)?;
+        if !(self.lr > 0.0 && self.lr.is_finite()) {
+            return Err(invalid("train.lr", self.lr.to_string(), "a number above 0"));
+        }
+        if !(0.0..=self.lr).contains(&self.min_lr) {
+            return Err(invalid("train.min_lr", self.min_lr.to_string(), &format!("a number from 0 to `train.lr`, {}", self.lr)));
+        }
+        for (key, beta) in [("train.beta_1", self.beta_1), ("train.beta_2", self.beta_2)] {
+            if !(0.0..1.0).contains(&beta) {
+                return Err(invalid(key, beta.to_string(), "at least 0 and below 1"));
+            }
+        }
+        for (key, value) in [("train.weight_decay", self.weight_decay), ("train.grad_clip", self.grad_clip)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(invalid(key, value.to_string(), "0 or a number above it"));
+            }
+        }
+        if !(self.epsilon > 0.0 && self.epsilon.is_finite()) {
+            return Err(invalid("train.epsilon", self.epsilon.to_string(), "a number above 0"));
+        }
+        Ok(())
+    }
+}
+
+impl SamplingConfig {
+    /// Checks temperature, top-p and the number of tokens.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] names the key.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        check_size("sample.max_new_tokens", self.max_new_tokens, 1 << 30)?;
+        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            return Err(invalid("sample.temperature", self.temperature.to_string(), "0 or a number above it"));
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return Err(invalid("sample.top_p", self.top_p.to_string(), "above 0 and at most 1"));
+        }
+        Ok(())
+    }
+}
+
+fn invalid(key: &'static str, found: String, expected: &str) -> ConfigError {
+    ConfigError::Invalid { key, found, expected: expected.to_owned(), hint: None }
+}

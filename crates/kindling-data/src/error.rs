@@ -1,0 +1,120 @@
+//! What can go wrong between a text file and a batch.
+
+use std::path::PathBuf;
+
+use kindling_tokenizer::TokenizerError;
+use thiserror::Error;
+
+/// A corpus, shard or prepared folder that cannot be used.
+#[derive(Debug, Error)]
+pub enum DataError {
+    /// Reading or writing failed; the message names the path.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// A path or glob that matches nothing.
+    #[error("`{}` matches no file", .0.display())]
+    NotFound(PathBuf),
+    /// A glob that cannot be parsed.
+    #[error("`{pattern}` is not a glob: {message}")]
+    Glob {
+        /// The pattern as given.
+        pattern: String,
+        /// What the parser says.
+        message: String,
+    },
+    /// No text at all.
+    #[error("`{0}` holds no text")]
+    Empty(String),
+    /// A file with NUL bytes.
+    #[error("`{}` is not text: byte {offset} is NUL", path.display())]
+    Binary {
+        /// The file.
+        path: PathBuf,
+        /// Where the first NUL byte is.
+        offset: usize,
+    },
+    /// A file that is not UTF-8.
+    #[error("`{}` is not UTF-8: line {line}, byte {offset} of the file is 0x{byte:02x}", path.display())]
+    Utf8 {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Offset in the file, from 0.
+        offset: usize,
+        /// The byte there.
+        byte: u8,
+    },
+    /// `cargo metadata` did not answer.
+    #[error("cannot ask cargo for the locked packages: {0}")]
+    Cargo(String),
+    /// A package that is not among the locked dependencies, or whose sources are not on this machine.
+    #[error("package `{0}` is not among the locked dependencies that cargo has placed on this machine")]
+    Package(String),
+    /// Too few tokens for one window.
+    #[error("the {split} split has {found} tokens, expected at least {expected}{}", if *.split == "training" { " (one context and its last target)" } else { "" })]
+    TooSmall {
+        /// `training` or `validation`.
+        split: &'static str,
+        /// Tokens there.
+        found: u64,
+        /// Tokens needed.
+        expected: u64,
+    },
+    /// A document alone cannot be split by documents.
+    #[error("the corpus has {0} document, expected at least 2 to split by whole documents")]
+    OneDocument(usize),
+    /// A shard or a manifest that is damaged or foreign.
+    #[error("`{}` is damaged: {what} is {found}, expected {expected}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The part that does not fit.
+        what: &'static str,
+        /// As found.
+        found: String,
+        /// As expected.
+        expected: String,
+    },
+    /// The tokenizer refuses.
+    #[error("{place}: {error}")]
+    Tokenizer {
+        /// The document or file.
+        place: String,
+        /// Why.
+        error: TokenizerError,
+    },
+}
+
+impl DataError {
+    /// Advice that goes beside the message.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Io(error) => return io_hint(error),
+            Self::NotFound(_) => "check the spelling; a glob needs quotes, so that the shell leaves it alone".into(),
+            Self::Glob { .. } => "for example `--data 'texts/**/*.txt'`".into(),
+            Self::Empty(_) => "files that are empty, hidden or excluded do not count".into(),
+            Self::Binary { .. } => "pass text: plain text, Markdown or source files".into(),
+            Self::Utf8 { .. } => "convert the file (`iconv -f latin1 -t utf-8`), or pass `--lossy` to replace such bytes by U+FFFD".into(),
+            Self::Cargo(_) => "run inside the workspace with cargo on the PATH, or pass `--data PATH`".into(),
+            Self::Package(_) => "build first (`cargo build --release`), correct `data.packages`, or pass `--data PATH`".into(),
+            Self::TooSmall { split: "training", .. } => "pass more text, or lower `model.context_len`".into(),
+            Self::TooSmall { .. } => "pass more text, or raise `data.validation_fraction`".into(),
+            Self::OneDocument(_) => "use `--set data.split=tail`, or pass several files".into(),
+            Self::Damaged { .. } => "delete the prepared folder; the next run writes it anew".into(),
+            Self::Tokenizer { error, .. } => return error.hint(),
+        })
+    }
+}
+
+/// Advice for I/O errors that users meet.
+fn io_hint(error: &std::io::Error) -> Option<String> {
+    use std::io::ErrorKind as Kind;
+    Some(match error.kind() {
+        Kind::NotFound => "check the path".into(),
+        Kind::PermissionDenied => "check the permissions of the path".into(),
+        Kind::StorageFull | Kind::FileTooLarge | Kind::QuotaExceeded => "free some space, or choose another disk with `--data-dir`".into(),
+        Kind::ReadOnlyFilesystem => "choose a writable folder with `--data-dir`".into(),
+        _ => return None,
+    })
+}

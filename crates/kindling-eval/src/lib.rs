@@ -1,0 +1,7 @@
+//! Runs a model over tokens and returns sums: loss, accuracy, bytes. Trains nothing and prints nothing.
+//!
+//! There is one implementation of validation loss, [`score_tokens`]; [`validate`] and [`score_text`] only say which tokens.
+
+mod score;
+
+pub use score::{EvalError, score_text, score_tokens, validate};

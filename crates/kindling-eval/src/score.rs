@@ -1,0 +1,96 @@
+//! Loss over a sequence of tokens in non-overlapping windows, every token but the first predicted once.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use kindling_data::{Batch, Prepared, encode_document, n_windows, windows};
+use kindling_metrics::Nll;
+use kindling_model::Gpt;
+use kindling_tokenizer::{Tokenizer, TokenizerError};
+use thiserror::Error;
+
+/// A text that cannot be scored.
+#[derive(Debug, Error)]
+pub enum EvalError {
+    /// The tokenizer refuses the text.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Nothing to predict.
+    #[error("the text has {found} tokens, expected at least 2: one to look at and one to predict")]
+    TooShort {
+        /// Tokens in the text, a leading end-of-text token included.
+        found: usize,
+    },
+}
+
+impl EvalError {
+    /// Advice that goes beside the message.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Tokenizer(error) => error.hint(),
+            Self::TooShort { .. } => Some("pass a longer text".into()),
+        }
+    }
+}
+
+/// Tokens computed at once: enough to keep every core busy, little enough for logits over a large vocabulary.
+const TOKENS_AT_ONCE: usize = 4096;
+
+/// The whole validation split, as one sequence. `progress` hears of windows done and windows in all.
+pub fn validate(model: &Gpt, data: &Prepared, progress: &mut dyn FnMut(u64, u64)) -> Nll {
+    let split = &data.validation;
+    score_tokens(model, &data.tokenizer, split.n_tokens(), |start, end| split.read(start, end), progress)
+}
+
+/// A text as one document: where the vocabulary has an end-of-text token, the first token is predicted from it.
+///
+/// # Errors
+/// A text that the vocabulary cannot express, or that is too short.
+pub fn score_text(model: &Gpt, tokenizer: &Tokenizer, text: &str, progress: &mut dyn FnMut(u64, u64)) -> Result<Nll, EvalError> {
+    let ids = encode_document(tokenizer, text, true)?;
+    if ids.len() < 2 {
+        return Err(EvalError::TooShort { found: ids.len() });
+    }
+    let read = |start: u64, end: u64| ids[start as usize..end as usize].to_vec();
+    Ok(score_tokens(model, tokenizer, ids.len() as u64, read, progress))
+}
+
+/// `n_tokens` tokens in windows of the model's context. Sums are taken on the host in f64, so that they do not depend
+/// on how many windows are computed at once.
+///
+/// Bytes are those of the predicted tokens that stand for text, which for a lossless tokenizer are the text's own.
+pub fn score_tokens(
+    model: &Gpt,
+    tokenizer: &Tokenizer,
+    n_tokens: u64,
+    read: impl Fn(u64, u64) -> Vec<u32>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Nll {
+    let context_len = model.config().context_len;
+    let rows = (TOKENS_AT_ONCE / context_len).max(1);
+    let total = n_windows(n_tokens, context_len);
+    let (device, mut done) = (model.device(), 0);
+    let mut sum = Nll { bytes: tokenizer.is_lossless().then_some(0), ..Nll::default() };
+    for batch in windows(n_tokens, context_len, rows, read) {
+        let (nats, best) = model.score(to_tensor(&batch, &batch.ids, &device), to_tensor(&batch, &batch.targets, &device));
+        let nats: Vec<f32> = nats.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
+        let best: Vec<i64> = best.into_data().convert::<i64>().try_into_vec().expect("converted to i64");
+        for (i, target) in batch.targets.iter().enumerate().filter(|(i, _)| batch.weights[*i] > 0.0) {
+            let is_text = !tokenizer.is_special(*target);
+            let bytes = if is_text { tokenizer.token_bytes(*target).map_or(0, <[u8]>::len) as u64 } else { 0 };
+            sum += Nll {
+                nats: f64::from(nats[i]),
+                tokens: 1,
+                text_nats: if is_text { f64::from(nats[i]) } else { 0.0 },
+                bytes: Some(bytes),
+                correct: u64::from(best[i] == i64::from(*target)),
+            };
+        }
+        done += batch.n_rows as u64;
+        progress(done, total);
+    }
+    sum
+}
+
+fn to_tensor(batch: &Batch, values: &[u32], device: &Device) -> Tensor<2, Int> {
+    let values: Vec<i64> = values.iter().map(|id| i64::from(*id)).collect();
+    Tensor::from_data(TensorData::new(values, [batch.n_rows, batch.row_len]), device)
+}

@@ -1,0 +1,48 @@
+//! What can keep a run from being used.
+
+use kindling_model::ModelError;
+use kindling_runs::RunsError;
+use kindling_tokenizer::TokenizerError;
+use thiserror::Error;
+
+/// A run that cannot be opened, or a prompt that cannot be continued.
+#[derive(Debug, Error)]
+pub enum InferError {
+    /// The run folder.
+    #[error(transparent)]
+    Runs(#[from] RunsError),
+    /// The weights.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The tokenizer, or a text that it cannot express.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Ids that the model has no embedding for.
+    #[error("the tokenizer has {tokenizer} tokens, expected at most the model's vocab_size {model}")]
+    Vocabulary {
+        /// Tokens of the tokenizer.
+        tokenizer: usize,
+        /// Rows of the model's embedding.
+        model: usize,
+    },
+    /// Nothing to begin with.
+    #[error("the prompt is empty, and this vocabulary has no token that begins a text")]
+    EmptyPrompt,
+    /// The model gives logits that are not numbers.
+    #[error("the model's logits are not finite after {0} tokens")]
+    NotFinite(usize),
+}
+
+impl InferError {
+    /// Advice that goes beside the message.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Runs(error) => error.hint(),
+            Self::Model(error) => error.hint(),
+            Self::Tokenizer(error) => error.hint(),
+            Self::Vocabulary { .. } => Some("use the tokenizer saved in the same run".into()),
+            Self::EmptyPrompt => Some("pass `--prompt TEXT`".into()),
+            Self::NotFinite(_) => Some("the weights hold NaN or infinite values; use an earlier checkpoint".into()),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! A model and a tokenizer to text: opening a run, sampling, streaming generation with a KV cache.
+//!
+//! Knows nothing of training: a run folder is all it needs.
+
+mod error;
+mod generate;
+mod open;
+mod sampler;
+
+pub use error::InferError;
+pub use generate::{Generation, StopReason, generate};
+pub use open::{Opened, open};
+pub use sampler::Sampler;

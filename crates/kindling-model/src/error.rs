@@ -1,0 +1,51 @@
+//! What can be wrong with weights on disk.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Weights that cannot be written or read.
+#[derive(Debug, Error)]
+pub enum ModelError {
+    /// Reading or writing failed.
+    #[error("cannot {doing} `{}`: {source}", path.display())]
+    Io {
+        /// `read` or `write`.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not a SafeTensors file, or cut short.
+    #[error("`{}` is not a SafeTensors file: {message}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        message: String,
+    },
+    /// A tensor is missing, is unknown, or has another shape or type.
+    #[error("`{}`: tensor `{name}` is {found}, expected {expected}", path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The parameter's path in the model.
+        name: String,
+        /// As found.
+        found: String,
+        /// As expected.
+        expected: String,
+    },
+}
+
+impl ModelError {
+    /// Advice that goes beside the message.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { .. } => None,
+            Self::Format { .. } => Some("the file is damaged; use another checkpoint of the run".into()),
+            Self::Tensor { .. } => Some("the weights belong to a model of another shape; use the config saved in the same run".into()),
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! GPT-2 (Radford et al. 2019), whole: embeddings, pre-norm blocks, causal attention, tanh-GELU, tied head, loss, KV cache.
+//! Not here: where weights come from on disk (`weights.rs`), how masks are drawn (`dropout.rs`).
+//!
+//! Shapes: B sequences, T tokens each, N = B·T, C = d_model, H heads of E = C / H, F = d_ff, V = vocabulary, S = tokens
+//! that can be attended to. Linear layers see [N, C]: a weight gradient is then one matrix product.
+
+use burn::module::Module;
+use burn::nn::{Embedding, LayerNorm, Linear};
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use kindling_config::{ModelConfig, Seed};
+
+use crate::dropout::{self, DropoutKey};
+use crate::init::Init;
+
+/// Standard deviation of GPT-2's initial weights.
+const INIT_STD: f64 = 0.02;
+/// Added to the score of a token that must not be seen: its probability becomes exactly 0, and unlike infinity it is
+/// safe on GPUs that assume finite arithmetic.
+const MASKED: f32 = -1e9;
+
+/// A GPT-2. Cloning it is cheap: tensors are shared.
+#[derive(Module, Debug)]
+pub struct Gpt {
+    tok_embedding: Embedding, // [V, C], also the head
+    pos_embedding: Embedding, // [context_len, C]
+    blocks: Vec<Block>,
+    final_norm: LayerNorm,
+    #[module(skip)]
+    config: ModelConfig,
+}
+
+#[derive(Module, Debug)]
+struct Block {
+    attn_norm: LayerNorm,
+    attn: Attention,
+    mlp_norm: LayerNorm,
+    mlp: Mlp,
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    qkv: Linear,  // [C, 3C]: queries, keys, values
+    proj: Linear, // [C, C]
+    #[module(skip)]
+    n_heads: usize,
+}
+
+#[derive(Module, Debug)]
+struct Mlp {
+    up: Linear,   // [C, F]
+    down: Linear, // [F, C]
+}
+
+/// The loss of a batch as a sum and a weight, never only as a mean: means of unequal counts do not add up.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    /// [1]: sum over the batch of weight × negative log-likelihood, in nats.
+    pub nats: Tensor<1>,
+    /// [1]: sum of the weights, the count of tokens that count.
+    pub weight: Tensor<1>,
+}
+
+/// Keys and values of what each sequence has seen, and how many tokens that is.
+#[derive(Clone, Debug)]
+pub struct KvCache {
+    layers: Vec<(Tensor<4>, Tensor<4>)>, // keys and values, each [B, H, context_len, E]
+    lengths: Vec<usize>,
+}
+
+impl Gpt {
+    /// A model with GPT-2's initial weights: N(0, 0.02), the projections into the residual stream scaled by
+    /// 1/sqrt(2·n_layers), norms at one, biases at zero. Weights follow from `seed` alone, on any device.
+    ///
+    /// # Panics
+    /// If `config` was not validated, or its vocabulary is empty.
+    pub fn new(config: &ModelConfig, seed: Seed, device: &Device) -> Self {
+        assert!(config.validate().is_ok() && config.vocab_size > 0, "a model is made from a validated config with a vocabulary");
+        let ModelConfig { n_layers, n_heads, d_model, d_ff, context_len, vocab_size, bias, norm_eps, .. } = *config;
+        let init = Init { seed, device };
+        let residual_std = INIT_STD / (2.0 * n_layers as f64).sqrt();
+        let norm = || init.norm(d_model, bias, norm_eps);
+        let block = |i: usize| Block {
+            attn_norm: norm(),
+            attn: Attention {
+                qkv: init.linear(&format!("blocks.{i}.attn.qkv"), d_model, 3 * d_model, bias, INIT_STD),
+                proj: init.linear(&format!("blocks.{i}.attn.proj"), d_model, d_model, bias, residual_std),
+                n_heads,
+            },
+            mlp_norm: norm(),
+            mlp: Mlp {
+                up: init.linear(&format!("blocks.{i}.mlp.up"), d_model, d_ff, bias, INIT_STD),
+                down: init.linear(&format!("blocks.{i}.mlp.down"), d_ff, d_model, bias, residual_std),
+            },
+        };
+        Self {
+            tok_embedding: init.embedding("tok_embedding", vocab_size, d_model, INIT_STD),
+            pos_embedding: init.embedding("pos_embedding", context_len, d_model, INIT_STD),
+            blocks: (0..n_layers).map(block).collect(),
+            final_norm: norm(),
+            config: config.clone(),
+        }
+    }
+
+    /// The shape that the model was made with.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The device that the weights are on.
+    pub fn device(&self) -> Device {
+        self.tok_embedding.weight.val().device()
+    }
+
+    /// Ids [B, T] to logits [B, T, V]. With a key, activations are dropped as in training.
+    ///
+    /// # Panics
+    /// If T is above `context_len`.
+    pub fn forward(&self, ids: Tensor<2, Int>, key: Option<DropoutKey>) -> Tensor<3> {
+        let [b, t] = ids.dims();
+        self.head(self.hidden(ids, key)).reshape([b, t, self.config.vocab_size])
+    }
+
+    /// The loss of predicting `targets` [B, T] from `ids` [B, T]; `weights` [B, T] is 0 where a target does not count.
+    pub fn loss(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, weights: Tensor<2>, key: Option<DropoutKey>) -> Loss {
+        let logits = self.head(self.hidden(ids, key)); // [N, V]
+        let n = logits.dims()[0];
+        let weights = weights.reshape([n]);
+        let nats = token_nats(logits, targets.reshape([n]));
+        Loss { nats: (nats * weights.clone()).sum(), weight: weights.sum() }
+    }
+
+    /// The negative log-likelihood of each target, in nats, and the likeliest token in its place: both [N], row by row.
+    pub fn score(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>) -> (Tensor<1>, Tensor<1, Int>) {
+        let logits = self.head(self.hidden(ids, None)); // [N, V]
+        let n = logits.dims()[0];
+        let best = logits.clone().argmax(1).reshape([n]);
+        (token_nats(logits, targets.reshape([n])), best)
+    }
+
+    /// Everything before the head: ids [B, T] to the normalised residual stream [N, C].
+    fn hidden(&self, ids: Tensor<2, Int>, key: Option<DropoutKey>) -> Tensor<2> {
+        let [b, t] = ids.dims();
+        let (c, device) = (self.config.d_model, ids.device());
+        assert!(t <= self.config.context_len, "{t} tokens fit the context of {}", self.config.context_len);
+        let positions = Tensor::arange(0..t as i64, &device).reshape([1, t]);
+        let x = self.tok_embedding.forward(ids) + self.pos_embedding.forward(positions); // [B, T, C]
+        let mut x = dropout::apply(x.reshape([b * t, c]), key, 0, self.config.dropout.embedding, b); // [N, C]
+        let mask = causal_mask(t, &self.device());
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let site = 1 + 3 * layer as u64;
+            let (q, k, v) = block.attn.split(block.attn_norm.forward(x.clone()), b);
+            let y = block.attn.attend(q, k, v, mask.clone(), |p| dropout::apply(p, key, site, self.config.dropout.attention, b));
+            x = x + dropout::apply(y, key, site + 1, self.config.dropout.residual, b);
+            let y = block.mlp.forward(block.mlp_norm.forward(x.clone()));
+            x = x + dropout::apply(y, key, site + 2, self.config.dropout.residual, b);
+        }
+        self.final_norm.forward(x)
+    }
+
+    /// [N, C] to logits [N, V], by the token embedding.
+    fn head(&self, x: Tensor<2>) -> Tensor<2> {
+        x.matmul(self.tok_embedding.weight.val().transpose())
+    }
+
+    /// An empty cache for `n_rows` sequences.
+    pub fn cache(&self, n_rows: usize) -> KvCache {
+        let ModelConfig { n_heads, d_model, context_len, .. } = self.config;
+        let empty = || Tensor::zeros([n_rows, n_heads, context_len, d_model / n_heads], &self.device());
+        KvCache { layers: self.blocks.iter().map(|_| (empty(), empty())).collect(), lengths: vec![0; n_rows] }
+    }
+
+    /// Steps every sequence of the cache by its own number of new tokens: of row b of `ids` [B, T] the first
+    /// `n_new[b]` are taken, at least one; what follows them is padding. Gives the logits [B, V] after each row's last.
+    ///
+    /// # Panics
+    /// If a row has no new token or more than T, or would grow beyond `context_len`.
+    pub fn forward_cached(&self, ids: Tensor<2, Int>, n_new: &[usize], cache: &mut KvCache) -> Tensor<2> {
+        let [b, t] = ids.dims();
+        let context_len = self.config.context_len;
+        assert!(n_new.len() == b && cache.lengths.len() == b, "one count a row");
+        for (n, seen) in n_new.iter().zip(&cache.lengths) {
+            assert!((1..=t).contains(n) && seen + n <= context_len, "{n} of {t} tokens after {seen} fit the context of {context_len}");
+        }
+        let device = ids.device();
+        let total = cache.lengths.iter().zip(n_new).map(|(seen, n)| seen + n).max().unwrap_or(0);
+        // Padding stands at the last position at most: its results are never read.
+        let positions: Vec<i64> =
+            cache.lengths.iter().flat_map(|seen| (0..t).map(move |i| (seen + i).min(context_len - 1) as i64)).collect();
+        let positions = Tensor::<2, Int>::from_data(TensorData::new(positions, [b, t]), &device);
+        let mask = cached_mask(&cache.lengths, t, total, &self.device());
+        let x = self.tok_embedding.forward(ids) + self.pos_embedding.forward(positions);
+        let mut x = x.reshape([b * t, self.config.d_model]); // [N, C]
+        for (block, (keys, values)) in self.blocks.iter().zip(&mut cache.layers) {
+            let (q, k, v) = block.attn.split(block.attn_norm.forward(x.clone()), b);
+            keys.inplace(|keys| store(keys, k, &cache.lengths, n_new));
+            values.inplace(|values| store(values, v, &cache.lengths, n_new));
+            let (k, v) = (keys.clone().slice_dim(2, 0..total), values.clone().slice_dim(2, 0..total)); // [B, H, S, E]
+            x = x + block.attn.attend(q, k, v, mask.clone(), |p| p);
+            x = x.clone() + block.mlp.forward(block.mlp_norm.forward(x));
+        }
+        for (seen, n) in cache.lengths.iter_mut().zip(n_new) {
+            *seen += n;
+        }
+        let last: Vec<i64> = n_new.iter().enumerate().map(|(row, n)| (row * t + n - 1) as i64).collect();
+        let last = Tensor::<1, Int>::from_data(TensorData::new(last, [b]), &device);
+        self.head(self.final_norm.forward(x.select(0, last)))
+    }
+}
+
+impl KvCache {
+    /// Tokens that each row has seen.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+}
+
+impl Attention {
+    /// [N, C] to queries, keys and values, each [B, H, T, E].
+    fn split(&self, x: Tensor<2>, b: usize) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+        let [n, c] = x.dims();
+        let (t, h) = (n / b, self.n_heads);
+        let mut parts = self.qkv.forward(x).chunk(3, 1).into_iter().map(|part| part.reshape([b, t, h, c / h]).swap_dims(1, 2));
+        let mut next = || parts.next().expect("three chunks");
+        (next(), next(), next())
+    }
+
+    /// softmax(q·kᵀ / sqrt(E) + mask)·v (Vaswani et al. 2017), projected: [B, H, T, E] to [N, C]. `drop` sees the probabilities.
+    fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Tensor<4>, drop: impl Fn(Tensor<4>) -> Tensor<4>) -> Tensor<2> {
+        let [b, h, t, e] = q.dims();
+        // Scaling the queries costs T·E products a head, scaling the scores T·S.
+        let scores = (q * (e as f64).powf(-0.5)).matmul(k.swap_dims(2, 3)); // [B, H, T, S]
+        let y = drop(softmax(scores + mask, 3)).matmul(v); // [B, H, T, E]
+        self.proj.forward(y.swap_dims(1, 2).reshape([b * t, h * e]))
+    }
+}
+
+impl Mlp {
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.down.forward(gelu_tanh(self.up.forward(x)))
+    }
+}
+
+/// 0.5·x·(1 + tanh(sqrt(2/π)·(x + 0.044715·x³))) (Hendrycks and Gimpel, arXiv:1606.08415), as GPT-2 has it. Cubed by
+/// multiplication: Burn's own `gelu_approximate` calls `powf`, which is slow on a CPU.
+fn gelu_tanh(x: Tensor<2>) -> Tensor<2> {
+    let scale = (2.0 / std::f64::consts::PI).sqrt();
+    let inner = x.clone() * (x.clone().square() * (0.044715 * scale) + scale);
+    x * (inner.tanh() * 0.5 + 0.5)
+}
+
+/// -ln softmax(logits)[target]: [N, V] and [N] to [N]. The largest logit is taken out first, so that no `exp` overflows.
+fn token_nats(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    let n = logits.dims()[0];
+    let largest = logits.clone().detach().max_dim(1); // [N, 1]
+    let shifted = logits - largest;
+    let picked = shifted.clone().gather(1, targets.reshape([n, 1]));
+    (shifted.exp().sum_dim(1).log() - picked).reshape([n])
+}
+
+/// [1, 1, T, T]: 0 where a token may look, [`MASKED`] where it would look ahead.
+fn causal_mask(t: usize, device: &Device) -> Tensor<4> {
+    cached_mask(&[0], t, t, device)
+}
+
+/// [B, 1, T, S]: token i of a row that has seen `seen` tokens may look at the first `seen + i + 1`.
+fn cached_mask(seen: &[usize], t: usize, s: usize, device: &Device) -> Tensor<4> {
+    let mut mask = vec![0f32; seen.len() * t * s];
+    for (row, values) in mask.chunks_mut(s).enumerate() {
+        let visible = seen[row / t] + row % t + 1;
+        values[visible.min(s)..].fill(MASKED);
+    }
+    Tensor::from_data(TensorData::new(mask, [seen.len(), 1, t, s]), device)
+}
+
+/// Writes the first `n_new[b]` of `new` [B, H, T, E] behind what row b of `all` [B, H, context_len, E] holds.
+fn store(all: Tensor<4>, new: Tensor<4>, seen: &[usize], n_new: &[usize]) -> Tensor<4> {
+    let [_, h, _, e] = new.dims();
+    seen.iter().zip(n_new).enumerate().fold(all, |all, (row, (seen, n))| {
+        let part = new.clone().slice([row..row + 1, 0..h, 0..*n, 0..e]);
+        all.slice_assign([row..row + 1, 0..h, *seen..seen + n, 0..e], part)
+    })
+}

@@ -1,0 +1,13 @@
+//! One decoder-only transformer in one file, [`gpt`], and its weights on disk. Knows nothing of text, data or training loops.
+//!
+//! Read `gpt.rs` from top to bottom: it is the whole model.
+
+mod dropout;
+mod error;
+pub mod gpt;
+mod init;
+pub mod weights;
+
+pub use dropout::DropoutKey;
+pub use error::ModelError;
+pub use gpt::{Gpt, KvCache, Loss};

@@ -1,0 +1,192 @@
+//! Checkpoints: folders that appear whole or not at all, and say themselves whether they are still whole.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::io::{hash_file, sync_dir, write_atomic};
+use crate::{Run, RunsError};
+
+/// Version of the checkpoint layout that this crate writes.
+pub const CHECKPOINT_VERSION: u32 = 1;
+/// The model's weights.
+pub const MODEL_FILE: &str = "model.safetensors";
+/// The optimizer's moments, by parameter path.
+pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+/// What else resuming needs.
+pub const STATE_FILE: &str = "state.json";
+const INDEX: &str = "checkpoint.json";
+
+/// What a checkpoint is kept for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointKind {
+    /// To go on from: `checkpoints/step-N`.
+    Last,
+    /// To use: the lowest validation loss, `best/step-N`.
+    Best,
+}
+
+/// `checkpoint.json`: written last, with the checksum of every other file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Index {
+    format: String,
+    version: u32,
+    step: u64,
+    /// File name to XXH3-128.
+    files: BTreeMap<String, String>,
+}
+
+/// A checkpoint whose every file has been verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Optimizer steps taken when it was written.
+    pub step: u64,
+}
+
+impl Checkpoint {
+    /// Path of one of its files.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Opens a checkpoint and verifies it.
+    ///
+    /// # Errors
+    /// [`RunsError::Damaged`] names the file that does not fit.
+    pub fn open(dir: &Path) -> Result<Self, RunsError> {
+        let path = dir.join(INDEX);
+        let damaged =
+            |path: &Path, what, found: String, expected: String| RunsError::Damaged { path: path.to_owned(), what, found, expected };
+        let bytes = match fs_err::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {
+                return Err(damaged(&path, "the index", "missing".into(), "there".into()));
+            }
+            result => result?,
+        };
+        let index: Index = serde_json::from_slice(&bytes)
+            .map_err(|error| damaged(&path, "the index", error.to_string(), "an index that this version writes".into()))?;
+        if index.version != CHECKPOINT_VERSION {
+            return Err(damaged(&path, "the version", index.version.to_string(), CHECKPOINT_VERSION.to_string()));
+        }
+        for (name, expected) in &index.files {
+            let path = dir.join(name);
+            let found = match hash_file(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(damaged(&path, "the file", "missing".into(), "there".into()));
+                }
+                result => result?,
+            };
+            if found != *expected {
+                return Err(damaged(&path, "the checksum", found, expected.clone()));
+            }
+        }
+        Ok(Self { dir: dir.to_owned(), step: index.step })
+    }
+}
+
+impl Run {
+    /// Writes a checkpoint: `fill` puts files into the folder it is given, which gets an index of checksums and its
+    /// final name only when all is on disk. Then older ones are removed until `keep` of the kind are left.
+    ///
+    /// # Errors
+    /// Whatever `fill` gives, or I/O. The checkpoints that were there before stay as they were.
+    pub fn write_checkpoint<E: From<RunsError>>(
+        &self,
+        kind: CheckpointKind,
+        step: u64,
+        keep: usize,
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<PathBuf, E> {
+        let parent = self.checkpoint_dir(kind);
+        let io = |error: std::io::Error| E::from(RunsError::Io(error));
+        fs_err::create_dir_all(&parent).map_err(io)?;
+        let temp = tempfile::Builder::new()
+            .prefix(".writing-")
+            .tempdir_in(&parent)
+            .map_err(|error| io(std::io::Error::new(error.kind(), format!("cannot write into `{}`: {error}", parent.display()))))?;
+        fill(temp.path())?;
+        let finish = || -> std::io::Result<PathBuf> {
+            let mut files = BTreeMap::new();
+            for entry in fs_err::read_dir(temp.path())? {
+                let path = entry?.path();
+                files.insert(path.file_name().unwrap_or_default().to_string_lossy().into_owned(), hash_file(&path)?);
+            }
+            let index = Index { format: "kindling-checkpoint".into(), version: CHECKPOINT_VERSION, step, files };
+            write_atomic(&temp.path().join(INDEX), &serde_json::to_vec_pretty(&index).expect("plain data serialises"))?;
+            let dir = parent.join(format!("step-{step:08}"));
+            if dir.exists() {
+                // From before a resume; the one being written has taken the same steps.
+                fs_err::remove_dir_all(&dir)?;
+            }
+            fs_err::rename(temp.path(), &dir)?;
+            sync_dir(&parent)?;
+            Ok(dir)
+        };
+        let dir = finish().map_err(io)?;
+        // Renamed: there is nothing left under the temporary name to remove.
+        drop(temp.keep());
+        let mut steps = self.checkpoint_steps(kind).map_err(io)?;
+        steps.retain(|(_, path)| *path != dir);
+        for (_, path) in steps.iter().rev().skip(keep.saturating_sub(1)) {
+            fs_err::remove_dir_all(path).map_err(io)?;
+        }
+        Ok(dir)
+    }
+
+    /// The newest checkpoint to go on from that verifies, and what was wrong with newer ones.
+    ///
+    /// # Errors
+    /// [`RunsError::NoCheckpoint`] if none verifies.
+    pub fn last_checkpoint(&self) -> Result<(Checkpoint, Vec<RunsError>), RunsError> {
+        self.newest(CheckpointKind::Last)
+    }
+
+    /// The best checkpoint; where there is none that verifies, the newest to go on from.
+    ///
+    /// # Errors
+    /// [`RunsError::NoCheckpoint`] if none verifies.
+    pub fn best_checkpoint(&self) -> Result<(Checkpoint, Vec<RunsError>), RunsError> {
+        match self.newest(CheckpointKind::Best) {
+            Err(RunsError::NoCheckpoint { rejected, .. }) if rejected.is_empty() => self.last_checkpoint(),
+            result => result,
+        }
+    }
+
+    fn newest(&self, kind: CheckpointKind) -> Result<(Checkpoint, Vec<RunsError>), RunsError> {
+        let mut rejected = Vec::new();
+        for (_, dir) in self.checkpoint_steps(kind)?.into_iter().rev() {
+            match Checkpoint::open(&dir) {
+                Ok(checkpoint) => return Ok((checkpoint, rejected)),
+                Err(error) => rejected.push(error),
+            }
+        }
+        Err(RunsError::NoCheckpoint { run: self.name().to_owned(), rejected: rejected.iter().map(ToString::to_string).collect() })
+    }
+
+    /// Steps and folders of the checkpoints of a kind, oldest first.
+    pub(crate) fn checkpoint_steps(&self, kind: CheckpointKind) -> std::io::Result<Vec<(u64, PathBuf)>> {
+        let dir = self.checkpoint_dir(kind);
+        if !dir.is_dir() {
+            return Ok(Vec::new());
+        }
+        let mut steps = Vec::new();
+        for entry in fs_err::read_dir(dir)? {
+            let path = entry?.path();
+            let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix("step-")?.parse().ok());
+            steps.extend(step.map(|step| (step, path)));
+        }
+        steps.sort();
+        Ok(steps)
+    }
+
+    fn checkpoint_dir(&self, kind: CheckpointKind) -> PathBuf {
+        self.dir().join(match kind {
+            CheckpointKind::Last => "checkpoints",
+            CheckpointKind::Best => "best",
+        })
+    }
+}

@@ -1,0 +1,17 @@
+//! The run folder: manifest, config, log, checkpoints, and the registry of runs. No other crate spells its file names.
+//!
+//! Knows nothing of tensors: whoever makes a checkpoint writes its files into a folder that [`Run::write_checkpoint`]
+//! hands out, checksums, syncs and renames into place. `docs/formats.md` documents every file.
+
+mod checkpoint;
+mod error;
+mod io;
+mod manifest;
+mod registry;
+mod run;
+
+pub use checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointKind, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE};
+pub use error::RunsError;
+pub use manifest::{DataRef, Manifest, Summary};
+pub use registry::{Registry, RunInfo, RunStatus};
+pub use run::Run;

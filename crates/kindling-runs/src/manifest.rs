@@ -1,0 +1,73 @@
+//! What a run was made from, and what came of it: the two JSON documents of a run folder.
+
+use serde::{Deserialize, Serialize};
+
+/// `manifest.json`: written once, when the run begins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Always `kindling-run`.
+    pub format: String,
+    /// Version of the run folder's layout.
+    pub version: u32,
+    /// The run's name.
+    pub name: String,
+    /// Milliseconds since 1970, UTC.
+    pub created_unix_ms: i64,
+    /// Version of the program.
+    pub kindling: String,
+    /// Version of Burn.
+    pub burn: String,
+    /// XXH3-128 of the executable.
+    pub code_hash: String,
+    /// XXH3-128 of the lock file that the executable was built from.
+    pub lock_hash: String,
+    /// Name of the device.
+    pub device: String,
+    /// Threads of the pool.
+    pub threads: usize,
+    /// Trainable parameters.
+    pub n_params: usize,
+    /// The data it learns from.
+    pub data: DataRef,
+}
+
+/// Which data a run learns from: hashes say which, the path says where it lay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataRef {
+    /// Folder of the prepared shards.
+    pub dir: String,
+    /// Hash over tokenizer and shards.
+    pub data_hash: String,
+    /// Hash of the text.
+    pub corpus_hash: String,
+    /// XXH3-128 of `tokenizer.json`.
+    pub tokenizer_hash: String,
+}
+
+/// `summary.json`: written when the run has reached its last step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Summary {
+    /// Optimizer steps taken.
+    pub steps: u64,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Final loss on the validation split, nats a token.
+    pub validation_loss: f64,
+    /// `exp` of it.
+    pub perplexity: f64,
+    /// Bits a byte, where tokens determine the text.
+    pub bits_per_byte: Option<f64>,
+    /// Share of next tokens that were the model's likeliest.
+    pub accuracy: f64,
+    /// Lowest validation loss seen, and its step.
+    pub best: (f64, u64),
+    /// Tokens a second of training, evaluation and checkpoints left out; of the last stretch, if the run was resumed.
+    pub tokens_per_s: f64,
+    /// Seconds in all, of the last stretch if the run was resumed.
+    pub elapsed_s: f64,
+    /// Largest resident memory in bytes, where the system tells.
+    pub peak_memory_bytes: Option<u64>,
+}

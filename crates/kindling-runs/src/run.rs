@@ -1,0 +1,236 @@
+//! One run folder: made once, locked while it is written, open to any number of readers.
+
+use std::fs::TryLockError;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use kindling_config::RunConfig;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::io::{hash_file, write_atomic};
+use crate::{Manifest, RunsError, Summary};
+
+/// Version of the run folder's layout that this crate writes.
+const RUN_VERSION: u32 = 1;
+const CONFIG: &str = "config.toml";
+const MANIFEST: &str = "manifest.json";
+const SUMMARY: &str = "summary.json";
+const METRICS: &str = "metrics.jsonl";
+const SAMPLES: &str = "samples.md";
+const TOKENIZER: &str = "tokenizer.json";
+const LOCK: &str = "lock";
+
+/// A run folder.
+#[derive(Debug)]
+pub struct Run {
+    dir: PathBuf,
+    manifest: Manifest,
+    config: RunConfig,
+    /// Held as long as this process may write.
+    lock: Option<fs_err::File>,
+}
+
+impl Run {
+    /// Makes the folder `root/name` with config, manifest and tokenizer, and takes its lock. The folder appears whole.
+    ///
+    /// # Errors
+    /// The name is taken or impossible, or I/O.
+    pub fn create(root: &Path, name: &str, config: &RunConfig, manifest: Manifest, tokenizer: &Path) -> Result<Self, RunsError> {
+        let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if name.is_empty() || name.starts_with('.') || name == "latest" || !name.chars().all(valid) {
+            return Err(RunsError::Name(name.to_owned()));
+        }
+        fs_err::create_dir_all(root)?;
+        let dir = root.join(name);
+        if dir.exists() {
+            return Err(RunsError::Exists(name.to_owned()));
+        }
+        let manifest = Manifest { format: "kindling-run".into(), version: RUN_VERSION, name: name.to_owned(), ..manifest };
+        let temp = tempfile::Builder::new()
+            .prefix(".creating-")
+            .tempdir_in(root)
+            .map_err(|error| std::io::Error::new(error.kind(), format!("cannot write into `{}`: {error}", root.display())))?;
+        write_atomic(&temp.path().join(CONFIG), config.to_toml().as_bytes())?;
+        write_atomic(&temp.path().join(TOKENIZER), &fs_err::read(tokenizer)?)?;
+        write_atomic(&temp.path().join(MANIFEST), &json(&manifest))?;
+        match fs_err::rename(temp.path(), &dir) {
+            Ok(()) => drop(temp.keep()),
+            Err(_) if dir.exists() => return Err(RunsError::Exists(name.to_owned())),
+            Err(error) => return Err(error.into()),
+        }
+        let mut run = Self { dir, manifest, config: config.clone(), lock: None };
+        run.take_lock()?;
+        Ok(run)
+    }
+
+    /// Opens a run to read.
+    ///
+    /// # Errors
+    /// A folder that is no run, or a file of it that does not parse.
+    pub fn open(dir: &Path) -> Result<Self, RunsError> {
+        let manifest: Manifest = read_json(&dir.join(MANIFEST))?;
+        if manifest.version != RUN_VERSION {
+            return Err(RunsError::Damaged {
+                path: dir.join(MANIFEST),
+                what: "the version",
+                found: manifest.version.to_string(),
+                expected: RUN_VERSION.to_string(),
+            });
+        }
+        let path = dir.join(CONFIG);
+        let config = RunConfig::from_toml(&fs_err::read_to_string(&path)?, &path.display().to_string(), &[])?;
+        Ok(Self { dir: dir.to_owned(), manifest, config, lock: None })
+    }
+
+    /// Opens a run to go on writing it.
+    ///
+    /// # Errors
+    /// As [`Run::open`], and [`RunsError::Locked`] if another process is writing it.
+    pub fn open_for_writing(dir: &Path) -> Result<Self, RunsError> {
+        let mut run = Self::open(dir)?;
+        run.take_lock()?;
+        Ok(run)
+    }
+
+    fn take_lock(&mut self) -> Result<(), RunsError> {
+        let file = fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(self.dir.join(LOCK))?;
+        match file.file().try_lock() {
+            Ok(()) => self.lock = Some(file),
+            Err(TryLockError::WouldBlock) => return Err(RunsError::Locked(self.name().to_owned())),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Whether some process is writing the run now.
+    pub(crate) fn is_locked(dir: &Path) -> bool {
+        std::fs::File::open(dir.join(LOCK)).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.manifest.name
+    }
+
+    /// What it was made from.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The resolved configuration.
+    pub fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
+    /// Replaces the saved configuration, as when a resumed run is to take more steps.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn set_config(&mut self, config: RunConfig) -> Result<(), RunsError> {
+        write_atomic(&self.dir.join(CONFIG), config.to_toml().as_bytes())?;
+        self.config = config;
+        Ok(())
+    }
+
+    /// Path of the run's tokenizer, after its checksum was verified.
+    ///
+    /// # Errors
+    /// [`RunsError::Damaged`] if it is not the file that the run began with.
+    pub fn tokenizer_path(&self) -> Result<PathBuf, RunsError> {
+        let path = self.dir.join(TOKENIZER);
+        let found = hash_file(&path)?;
+        let expected = &self.manifest.data.tokenizer_hash;
+        if found != *expected {
+            return Err(RunsError::Damaged { path, what: "the checksum", found, expected: expected.clone() });
+        }
+        Ok(path)
+    }
+
+    /// Appends a row to `metrics.jsonl`.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn log(&self, row: &impl Serialize) -> Result<(), RunsError> {
+        let mut line = serde_json::to_vec(row).expect("plain data serialises");
+        line.push(b'\n');
+        self.append(METRICS, &line)
+    }
+
+    /// Every row of `metrics.jsonl`; a last line that was cut off is left out.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn metrics(&self) -> Result<Vec<serde_json::Value>, RunsError> {
+        let path = self.dir.join(METRICS);
+        let text = if path.exists() { fs_err::read_to_string(path)? } else { String::new() };
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// Forgets what was logged after `step`: a resumed run takes those steps again.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn rewind_log(&self, step: u64) -> Result<(), RunsError> {
+        let mut kept = String::new();
+        for row in self.metrics()?.iter().filter(|row| row["step"].as_u64().is_some_and(|s| s <= step)) {
+            kept += &format!("{row}\n");
+        }
+        write_atomic(&self.dir.join(METRICS), kept.as_bytes())?;
+        match fs_err::remove_file(self.dir.join(SUMMARY)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Appends a sample to `samples.md`.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn log_sample(&self, step: u64, text: &str) -> Result<(), RunsError> {
+        // Longer than any run of backticks in the text, so that the text cannot end its block.
+        let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+        let fence = "`".repeat(3.max(longest + 1));
+        self.append(SAMPLES, format!("## Step {step}\n\n{fence}text\n{text}\n{fence}\n\n").as_bytes())
+    }
+
+    fn append(&self, name: &str, bytes: &[u8]) -> Result<(), RunsError> {
+        let mut file = fs_err::OpenOptions::new().create(true).append(true).open(self.dir.join(name))?;
+        Ok(file.write_all(bytes)?)
+    }
+
+    /// Writes `summary.json`: the run is finished.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn finish(&self, summary: &Summary) -> Result<(), RunsError> {
+        Ok(write_atomic(&self.dir.join(SUMMARY), &json(summary))?)
+    }
+
+    /// What came of the run, if it is finished.
+    ///
+    /// # Errors
+    /// A summary that does not parse.
+    pub fn summary(&self) -> Result<Option<Summary>, RunsError> {
+        let path = self.dir.join(SUMMARY);
+        if path.exists() { read_json(&path).map(Some) } else { Ok(None) }
+    }
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec_pretty(value).expect("plain data serialises")
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, RunsError> {
+    serde_json::from_slice(&fs_err::read(path)?).map_err(|error| RunsError::Damaged {
+        path: path.to_owned(),
+        what: "the JSON",
+        found: error.to_string(),
+        expected: "what this version writes".into(),
+    })
+}

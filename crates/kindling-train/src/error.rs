@@ -1,0 +1,82 @@
+//! What can stop a training.
+
+use std::path::PathBuf;
+
+use kindling_data::DataError;
+use kindling_infer::InferError;
+use kindling_model::ModelError;
+use kindling_runs::RunsError;
+use thiserror::Error;
+
+/// A training that cannot begin or go on.
+#[derive(Debug, Error)]
+pub enum TrainError {
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The run folder.
+    #[error(transparent)]
+    Runs(#[from] RunsError),
+    /// The weights.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A sample could not be drawn.
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    /// The configured vocabulary has no room for the tokenizer's ids.
+    #[error("`model.vocab_size` is {model}, expected at least the tokenizer's {tokenizer}")]
+    Vocabulary {
+        /// Rows of the model's embedding.
+        model: usize,
+        /// Tokens of the tokenizer.
+        tokenizer: usize,
+    },
+    /// A loss or gradient became NaN or infinite. The weights are those of before the step.
+    #[error("{what} is not finite at step {step}{}", .micro_batch.map_or(String::new(), |i| format!(", sequences {} to {} of its batch", i.0, i.1)))]
+    NotFinite {
+        /// `the loss`, `the gradient of …`, `the validation loss`.
+        what: String,
+        /// Steps taken before.
+        step: u64,
+        /// First and last sequence of the micro-batch.
+        micro_batch: Option<(usize, usize)>,
+    },
+    /// A checkpoint's state that does not fit the run.
+    #[error("`{}`: {what}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        what: String,
+    },
+    /// Something that changes the mathematics differs from when the run began.
+    #[error("cannot resume: {what} is {found}, expected {expected} as when the run began")]
+    Changed {
+        /// The part that differs.
+        what: String,
+        /// Now.
+        found: String,
+        /// Then.
+        expected: String,
+    },
+}
+
+impl TrainError {
+    /// Advice that goes beside the message.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Data(error) => error.hint(),
+            Self::Runs(error) => error.hint(),
+            Self::Model(error) => error.hint(),
+            Self::Infer(error) => error.hint(),
+            Self::Vocabulary { tokenizer, .. } => {
+                Some(format!("leave `model.vocab_size` out, or set it to {} (a multiple of 64)", tokenizer.next_multiple_of(64)))
+            }
+            Self::NotFinite { .. } => Some(
+                "the last checkpoint is from before; lower `train.lr`, lengthen `train.warmup_steps`, or check the data with `kindling eval --text`".into(),
+            ),
+            Self::State { .. } => Some("use another checkpoint of the run".into()),
+            Self::Changed { .. } => Some("restore it, or train a new run".into()),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The training loop, whole. Where text becomes tokens, and what a step computes inside the model, is elsewhere.
+//!
+//! A run is a pure function of (config, tokenizer, shards, seed) on one backend and thread count: the batch, the
+//! learning rate and the dropout masks of a step follow from its number, so a resumed run goes on as if it had never stopped.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use kindling_config::RunConfig;
+use kindling_data::{Batch, BatchSampler, Prepared};
+use kindling_eval::validate;
+use kindling_infer::generate;
+use kindling_metrics::Nll;
+use kindling_model::{DropoutKey, Gpt, weights};
+use kindling_runs::{Checkpoint, CheckpointKind, MODEL_FILE, OPTIMIZER_FILE, Run, RunsError, STATE_FILE, Summary};
+
+use crate::{AdamW, Listener, TrainError, TrainEvent, TrainState, lr_at, peak_memory_bytes};
+
+/// What a training needs.
+#[derive(Debug)]
+pub struct Training<'a> {
+    /// Its folder, locked; its config is what is trained.
+    pub run: &'a Run,
+    /// Its data.
+    pub data: &'a Prepared,
+    /// Where it is computed, without autodiff.
+    pub device: &'a Device,
+    /// Set from outside to end after the current step, with everything saved.
+    pub stop: &'a AtomicBool,
+}
+
+/// How a training ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// It reached its last step.
+    Finished(Summary),
+    /// It was stopped; everything up to this step is saved.
+    Stopped {
+        /// Steps taken.
+        step: u64,
+    },
+}
+
+/// Gives `config.model.vocab_size` the tokenizer's size if the config leaves it open.
+///
+/// # Errors
+/// [`TrainError::Vocabulary`] if the config has a smaller one.
+pub fn fit_vocabulary(config: &mut RunConfig, tokenizer: usize) -> Result<(), TrainError> {
+    let model = &mut config.model.vocab_size;
+    match *model {
+        0 => *model = tokenizer,
+        size if size < tokenizer => return Err(TrainError::Vocabulary { model: size, tokenizer }),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Whether a run that began with `old` may go on with `new`: the number of steps, how often to look, and how many
+/// sequences are computed at once may differ; whatever else would change the mathematics of the steps already taken.
+///
+/// # Errors
+/// [`TrainError::Changed`] names the first line of the configuration that may not differ.
+pub fn check_resumable(old: &RunConfig, new: &RunConfig) -> Result<(), TrainError> {
+    let mut allowed = old.clone();
+    let (from, to) = (&new.train, &mut allowed.train);
+    (to.steps, to.micro_batch_size) = (from.steps, from.micro_batch_size);
+    (to.log_every, to.eval_every, to.sample_every) = (from.log_every, from.eval_every, from.sample_every);
+    (to.checkpoint_every, to.keep_checkpoints) = (from.checkpoint_every, from.keep_checkpoints);
+    allowed.sample = new.sample.clone();
+    let (allowed, new) = (allowed.to_toml(), new.to_toml());
+    match allowed.lines().zip(new.lines()).find(|(then, now)| then != now) {
+        Some((then, now)) => {
+            Err(TrainError::Changed { what: "the configuration".into(), found: format!("`{now}`"), expected: format!("`{then}`") })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Trains the run from its newest checkpoint, or from the beginning, to its last step.
+///
+/// # Errors
+/// A loss that is not finite, a disk that is full, data that is not what the run began with. Whatever was saved before stays.
+pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Result<Outcome, TrainError> {
+    let Training { run, data, stop, .. } = *training;
+    let config = run.config();
+    let steps = config.train.steps as u64;
+    let sampler = BatchSampler::new(&data.training, config.model.context_len, config.train.batch_size, config.seed)?;
+    let (mut model, mut optimizer, mut state) = begin(training, listeners)?;
+    tell(listeners, &TrainEvent::Started { step: state.step, steps })?;
+
+    let started = Instant::now();
+    let (mut train_s, mut train_tokens) = (0.0, 0);
+    let mut last_nll = None;
+    while state.step < steps {
+        let step_started = Instant::now();
+        let batch = sampler.batch_at(&data.training, state.step);
+        let lr = lr_at(&config.train, state.step);
+        let (loss, grads) = gradients(&model, &batch, config, state.step)?;
+        let (next, grad_norm) = optimizer.step(lr, model, grads).map_err(|bad| TrainError::NotFinite {
+            what: format!("the gradient of `{}`", bad.parameter),
+            step: state.step,
+            micro_batch: None,
+        })?;
+        model = next;
+        let n_tokens = (batch.n_rows * batch.row_len) as u64;
+        state.step += 1;
+        state.tokens += n_tokens;
+        let step_s = step_started.elapsed().as_secs_f64();
+        train_s += step_s;
+        train_tokens += n_tokens;
+        tell(listeners, &TrainEvent::Step { step: state.step, loss, lr, grad_norm, tokens: state.tokens, step_s })?;
+
+        let is_last = state.step == steps;
+        let step = state.step;
+        let due = |every: usize| every > 0 && step.is_multiple_of(every as u64);
+        if due(config.train.eval_every) || is_last {
+            last_nll = Some(evaluate(training, &model, &mut state, listeners)?);
+        }
+        if due(config.train.sample_every) || is_last {
+            sample(training, &model, state.step, listeners)?;
+        }
+        let stopped = stop.load(Ordering::Relaxed);
+        if due(config.train.checkpoint_every) || is_last || stopped {
+            let dir = save(run, CheckpointKind::Last, config.train.keep_checkpoints, &model, Some(&optimizer), &state)?;
+            tell(listeners, &TrainEvent::Saved { step: state.step, dir: &dir })?;
+        }
+        if stopped && !is_last {
+            return Ok(Outcome::Stopped { step: state.step });
+        }
+    }
+    // A finished run that is resumed has nothing left to do but to say how it stands.
+    let nll = match last_nll {
+        Some(nll) => nll,
+        None => evaluate(training, &model, &mut state, listeners)?,
+    };
+    let summary = Summary {
+        steps,
+        tokens: state.tokens,
+        validation_loss: nll.loss(),
+        perplexity: nll.perplexity(),
+        bits_per_byte: nll.bits_per_byte(),
+        accuracy: nll.accuracy(),
+        best: state.best.unwrap_or((nll.loss(), steps)),
+        tokens_per_s: if train_s > 0.0 { train_tokens as f64 / train_s } else { 0.0 },
+        elapsed_s: started.elapsed().as_secs_f64(),
+        peak_memory_bytes: peak_memory_bytes(),
+    };
+    run.finish(&summary)?;
+    Ok(Outcome::Finished(summary))
+}
+
+/// The mean loss of a whole batch in nats a token, and its gradients, computed in micro-batches.
+///
+/// Each micro-batch's sum of nats is divided by the weight of the whole batch: so the gradients add up to those of the
+/// batch computed at once, also where micro-batches hold unequal numbers of counted tokens.
+///
+/// # Errors
+/// [`TrainError::NotFinite`] says which sequences gave a loss that is not a number.
+pub fn gradients(model: &Gpt, batch: &Batch, config: &RunConfig, step: u64) -> Result<(f64, GradientsParams), TrainError> {
+    let weight = batch.weight();
+    let micro = config.train.micro_batch();
+    let dropout = config.seed.stream("dropout");
+    let mut accumulator = GradientsAccumulator::<Gpt>::new();
+    let mut nats = 0.0;
+    for first in (0..batch.n_rows).step_by(micro) {
+        let last = (first + micro).min(batch.n_rows);
+        let (ids, targets, weights) = to_tensors(&batch.rows(first, last), &model.device());
+        let loss = model.loss(ids, targets, weights, Some(DropoutKey { seed: dropout, step, first_row: first }));
+        let micro_nats = f64::from(loss.nats.clone().into_scalar::<f32>());
+        if !micro_nats.is_finite() {
+            return Err(TrainError::NotFinite { what: "the loss".into(), step, micro_batch: Some((first, last - 1)) });
+        }
+        nats += micro_nats;
+        let grads = (loss.nats / weight).backward();
+        accumulator.accumulate(model, GradientsParams::from_grads(grads, model));
+    }
+    Ok((nats / weight, accumulator.grads()))
+}
+
+/// A batch as ids [B, T], targets [B, T] and weights [B, T].
+pub fn to_tensors(batch: &Batch, device: &Device) -> (Tensor<2, Int>, Tensor<2, Int>, Tensor<2>) {
+    let shape = [batch.n_rows, batch.row_len];
+    let ints =
+        |values: &[u32]| Tensor::from_data(TensorData::new(values.iter().map(|id| i64::from(*id)).collect::<Vec<_>>(), shape), device);
+    (ints(&batch.ids), ints(&batch.targets), Tensor::from_data(TensorData::new(batch.weights.clone(), shape), device))
+}
+
+/// The model, the optimizer and the state that the run begins or goes on with.
+fn begin(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Result<(Gpt, AdamW, TrainState), TrainError> {
+    let Training { run, data, device, .. } = *training;
+    let config = run.config();
+    let data_hash = data.manifest.data_hash();
+    let unchanged = |what: &str, found: &str, expected: &str| {
+        if found == expected {
+            return Ok(());
+        }
+        Err(TrainError::Changed { what: what.into(), found: format!("`{found}`"), expected: format!("`{expected}`") })
+    };
+    unchanged("the hash of tokenizer and shards", &data_hash, &run.manifest().data.data_hash)?;
+    let autodiff = device.clone().autodiff();
+    match run.last_checkpoint() {
+        Ok((checkpoint, rejected)) => {
+            for error in &rejected {
+                tell(listeners, &TrainEvent::CheckpointRejected { message: &error.to_string() })?;
+            }
+            let (model, optimizer, state) = load(&checkpoint, config, device)?;
+            unchanged("the hash of tokenizer and shards", &data_hash, &state.data_hash)?;
+            run.rewind_log(state.step)?;
+            Ok((model, optimizer, state))
+        }
+        Err(RunsError::NoCheckpoint { rejected, .. }) if rejected.is_empty() => {
+            run.rewind_log(0)?;
+            let model = Gpt::new(&config.model, config.seed, &autodiff);
+            Ok((model, AdamW::new(&config.train), TrainState { data_hash, ..TrainState::default() }))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn load(checkpoint: &Checkpoint, config: &RunConfig, device: &Device) -> Result<(Gpt, AdamW, TrainState), TrainError> {
+    let model = weights::load(&checkpoint.file(MODEL_FILE), &config.model, &device.clone().autodiff())?;
+    let optimizer = AdamW::load(&config.train, &model, &checkpoint.file(OPTIMIZER_FILE), device)?;
+    let path = checkpoint.file(STATE_FILE);
+    let state = TrainState::read(&path)?;
+    if state.step != checkpoint.step {
+        return Err(TrainError::State { path, what: format!("step is {}, expected {}", state.step, checkpoint.step) });
+    }
+    Ok((model, optimizer, state))
+}
+
+/// Scores the whole validation split, and keeps the weights if they are the best so far.
+fn evaluate(training: &Training<'_>, model: &Gpt, state: &mut TrainState, listeners: &mut [&mut dyn Listener]) -> Result<Nll, TrainError> {
+    let mut told = Ok(());
+    let nll = validate(&model.valid(), training.data, &mut |done, total| {
+        if told.is_ok() {
+            told = tell(listeners, &TrainEvent::Validating { done, total });
+        }
+    });
+    told?;
+    if !nll.loss().is_finite() {
+        return Err(TrainError::NotFinite { what: "the validation loss".into(), step: state.step, micro_batch: None });
+    }
+    let is_best = state.best.is_none_or(|(best, _)| nll.loss() < best);
+    if is_best {
+        state.best = Some((nll.loss(), state.step));
+        save(training.run, CheckpointKind::Best, 1, model, None, state)?;
+    }
+    tell(listeners, &TrainEvent::Validated { step: state.step, nll, is_best })?;
+    Ok(nll)
+}
+
+fn sample(training: &Training<'_>, model: &Gpt, step: u64, listeners: &mut [&mut dyn Listener]) -> Result<(), TrainError> {
+    let config = training.run.config();
+    let model = model.valid();
+    // The same seed at every step: what changes between two samples is the model.
+    let pieces = generate(&model, &training.data.tokenizer, &config.sample, config.seed.stream("sample"))?;
+    let text = pieces.collect::<Result<String, _>>()?;
+    tell(listeners, &TrainEvent::Sample { step, prompt: &config.sample.prompt, text: &text })
+}
+
+fn save(
+    run: &Run,
+    kind: CheckpointKind,
+    keep: usize,
+    model: &Gpt,
+    optimizer: Option<&AdamW>,
+    state: &TrainState,
+) -> Result<PathBuf, TrainError> {
+    run.write_checkpoint(kind, state.step, keep, |dir: &Path| {
+        weights::save(model, &dir.join(MODEL_FILE))?;
+        if let Some(optimizer) = optimizer {
+            optimizer.save(&dir.join(OPTIMIZER_FILE))?;
+        }
+        state.write(&dir.join(STATE_FILE))
+    })
+}
+
+fn tell(listeners: &mut [&mut dyn Listener], event: &TrainEvent<'_>) -> Result<(), TrainError> {
+    listeners.iter_mut().try_for_each(|listener| listener.on(event))
+}

@@ -10,6 +10,10 @@ use anyhow::{Context, Result};
 use crate::binary::{Build, build};
 use crate::workspace::{Workspace, cannot_start, exit_code};
 
+/// Crates whose tests need packages that switch on features of packages that Burn shares: tested together with the
+/// others, they would have most of Burn compiled once more. Alone, they need no Burn at all.
+const TESTED_ALONE: [&str; 1] = ["kindling-tokenizer"];
+
 /// What the user asked for.
 #[derive(clap::Args, Default)]
 pub(crate) struct TestArgs {
@@ -67,12 +71,20 @@ pub(crate) fn test(workspace: &Workspace, args: &TestArgs) -> Result<Tested> {
     if let Build::Failed(code) = binary {
         return Ok(Tested::NotBuilt(code));
     }
-    // One failing binary must not hide the count of the others.
-    let mut cargo = workspace.locked_cargo(&["test", "--release", "--workspace", "--no-fail-fast"]);
-    let mut child = cargo.args(&args.args).stdout(Stdio::piped()).spawn().with_context(|| cannot_start(cargo.get_program().as_ref()))?;
-    let stdout = child.stdout.take().expect("stdout was piped above");
-    let totals = echo(BufReader::new(stdout), io::stdout().lock()).context("cannot pass on the output of the tests")?;
-    let code = exit_code(child.wait().context("cannot wait for the tests")?);
+    let mut totals = Totals::default();
+    let mut code = 0;
+    let excluded = TESTED_ALONE.iter().flat_map(|name| ["--exclude", name]);
+    let together: Vec<&str> = ["--workspace"].into_iter().chain(excluded).collect();
+    let alone: Vec<&str> = TESTED_ALONE.iter().flat_map(|name| ["--package", name]).collect();
+    for packages in [together, alone] {
+        // One failing binary must not hide the count of the others.
+        let mut cargo = workspace.locked_cargo(&["test", "--release", "--no-fail-fast"]);
+        cargo.args(packages).args(&args.args).stdout(Stdio::piped());
+        let mut child = cargo.spawn().with_context(|| cannot_start(cargo.get_program().as_ref()))?;
+        let stdout = child.stdout.take().expect("stdout was piped above");
+        totals += echo(BufReader::new(stdout), io::stdout().lock()).context("cannot pass on the output of the tests")?;
+        code = code.max(exit_code(child.wait().context("cannot wait for the tests")?));
+    }
 
     if totals.ignored > 0 {
         println!("{} ignored", totals.ignored);

@@ -16,7 +16,7 @@ fn main() -> std::process::ExitCode {
     // Usage errors end the program with code 2, help and version with 0.
     let args = Args::parse();
     failure::report_panics();
-    startup::tune_allocator();
+    startup::set_up_process();
     let result = startup::thread_pool(args.threads).and_then(|()| match &args.command {
         Command::Train(train) => commands::train::run(&args, train),
         Command::Generate(generate) => commands::generate::run(&args, generate),

@@ -132,17 +132,11 @@ impl Progress {
                 let best = if *is_best { ", best so far" } else { "" };
                 self.line(&format!("step {step:>6}  validation loss {:.4}{bpb}{best}", nll.loss()));
             }
-            TrainEvent::Sample { step, prompt, text } => {
-                // The last sample is printed with the results.
-                if *step < self.steps {
-                    self.line(&format!("step {step:>6}  sample:\n{}", indent(&format!("{prompt}{text}"))));
-                }
+            // The last sample and the last checkpoint are told with the results.
+            TrainEvent::Sample { step, prompt, text } if *step < self.steps => {
+                self.line(&format!("step {step:>6}  sample:\n{}", indent(&format!("{prompt}{text}"))));
             }
-            TrainEvent::Saved { step, dir } => {
-                if *step < self.steps {
-                    self.line(&format!("step {step:>6}  saved {}", dir.display()));
-                }
-            }
+            TrainEvent::Saved { step, dir } if *step < self.steps => self.line(&format!("step {step:>6}  saved {}", dir.display())),
             _ => {}
         }
         if let TrainEvent::Step { step, .. } = event

@@ -3,16 +3,21 @@
 
 use anyhow::Context;
 
-/// Tells glibc's allocator to keep the memory it gets. Every step allocates the same big buffers; by default each goes
-/// back to the kernel and comes back page by page, zeroed, which costs about half of a training step.
-pub(crate) fn tune_allocator() {
+/// Sets the process up, before any other thread exists.
+///
+/// glibc's allocator is told to keep the memory it gets: every step allocates the same big buffers, and by default each
+/// goes back to the kernel and comes back page by page, zeroed, which costs about half of a training step.
+/// A file that grows beyond the limit of `ulimit -f` becomes an error that can be reported, instead of a signal that kills.
+pub(crate) fn set_up_process() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: mallopt only sets parameters of the allocator. It is called once, before any other thread exists, with
-    // parameters and values from its manual page; where one is refused, the default stays.
+    // SAFETY: mallopt only sets parameters of the allocator, to values from its manual page; where one is refused, the
+    // default stays. signal only changes what one signal does, to a handler that the system provides. No other thread
+    // exists yet that could allocate or take signals meanwhile.
     unsafe {
         libc::mallopt(libc::M_MMAP_MAX, 0);
         libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
         libc::mallopt(libc::M_TOP_PAD, 256 << 20);
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
 }
 

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     fn draw(key: DropoutKey, site: u64, p: f64, shape: [usize; 2]) -> Vec<f32> {
-        key.mask(site, p, shape[0], shape, &Device::flex()).into_data().to_vec().unwrap()
+        key.mask(site, p, shape[0], shape, &Device::flex()).into_data().try_to_vec().unwrap()
     }
 
     #[test]

@@ -1,0 +1,89 @@
+//! What configurations are accepted, and what is said about those that are not.
+
+use kindling_config::{ConfigError, RunConfig};
+
+const SPARK: &str = include_str!("../../../configs/spark.toml");
+const SHAKESPEARE: &str = include_str!("../../../configs/shakespeare-char.toml");
+
+fn parse(overrides: &[&str]) -> Result<RunConfig, ConfigError> {
+    RunConfig::from_toml(SPARK, "spark.toml", &overrides.iter().map(|o| (*o).to_owned()).collect::<Vec<_>>())
+}
+
+/// Parses with one override and checks message and hint.
+fn check(overrides: &[&str], message: &str, hint: Option<&str>) {
+    let error = parse(overrides).expect_err(message);
+    assert_eq!((error.to_string().as_str(), error.hint().as_deref()), (message, hint), "{overrides:?}");
+}
+
+#[test]
+fn presets_parse_and_survive_a_round_trip() {
+    let data = ["data.paths=[\"input.txt\"]".to_owned()];
+    for (text, overrides) in [(SPARK, &data[..0]), (SHAKESPEARE, &data[..])] {
+        let config = RunConfig::from_toml(text, "preset", overrides).unwrap();
+        assert_eq!(RunConfig::from_toml(&config.to_toml(), "again", &[]).unwrap(), config);
+    }
+}
+
+#[test]
+fn overrides_take_toml_values_and_bare_words() {
+    let config =
+        parse(&["train.lr=1", "train.steps = 7", "tokenizer.kind=char", "sample.prompt=\"a = b\"", "model.dropout.residual=0.5"]).unwrap();
+    assert_eq!((config.train.lr, config.train.steps, config.model.dropout.residual), (1.0, 7, 0.5));
+    assert_eq!((config.tokenizer.kind, config.sample.prompt.as_str()), (kindling_config::TokenizerKind::Char, "a = b"));
+}
+
+#[test]
+fn unknown_keys_are_named_with_a_suggestion() {
+    for (key, hint) in
+        [("train.step", "did you mean `steps`?"), ("model.n_layer", "did you mean `n_layers`?"), ("trian.steps", "did you mean `train`?")]
+    {
+        let error = parse(&[&format!("{key}=1")]).unwrap_err();
+        assert!(matches!(&error, ConfigError::UnknownKey { source_name, .. } if source_name == "--set"), "{error}");
+        assert_eq!(error.hint().as_deref(), Some(hint));
+    }
+    let far = parse(&["train.zzzzzzzz=1"]).unwrap_err();
+    assert_eq!(far.hint(), None);
+    let in_file = RunConfig::from_toml(&SPARK.replace("n_heads", "n_head"), "spark.toml", &[]).unwrap_err();
+    assert!(in_file.to_string().starts_with("spark.toml: unknown key `n_head`, expected one of `n_layers`, `n_heads`"), "{in_file}");
+}
+
+#[test]
+fn broken_toml_is_placed() {
+    let error = RunConfig::from_toml(&SPARK.replace("steps = 300", "steps = many"), "spark.toml", &[]).unwrap_err().to_string();
+    assert!(error.starts_with("spark.toml: TOML parse error at line"), "{error}");
+    let error = RunConfig::from_toml(&SPARK.replace("lr = 2e-3", "lr = \"fast\""), "spark.toml", &["train.steps=5".to_owned()])
+        .unwrap_err()
+        .to_string();
+    assert!(error.starts_with("spark.toml: "), "{error}");
+}
+
+#[test]
+fn impossible_values_are_said_with_what_would_be_right() {
+    check(
+        &["model.n_heads=5", "model.d_model=12"],
+        "`model.n_heads` is 5, expected a divisor of `model.d_model`, 12",
+        Some("d_model 12 can be split into [1, 2, 3, 4, 6, 12] heads"),
+    );
+    check(&["model.n_layers=0"], "`model.n_layers` is 0, expected a whole number from 1 to 16777216", None);
+    check(&["model.dropout.attention=1.0"], "`model.dropout.attention` is 1, expected a probability, at least 0 and below 1", None);
+    check(&["model.norm_eps=0"], "`model.norm_eps` is 0, expected a number above 0", Some("GPT-2 has 1e-5"));
+    check(&["train.lr=-1"], "`train.lr` is -1, expected a number above 0", None);
+    check(&["train.lr=nan"], "`train.lr` is NaN, expected a number above 0", None);
+    check(&["train.min_lr=1"], "`train.min_lr` is 1, expected a number from 0 to `train.lr`, 0.002", None);
+    check(&["train.beta_2=1"], "`train.beta_2` is 1, expected at least 0 and below 1", None);
+    check(&["sample.top_p=0"], "`sample.top_p` is 0, expected above 0 and at most 1", None);
+    check(&["tokenizer.vocab_size=100"], "`tokenizer.vocab_size` is 100, expected a whole number from 257 to 16777216", None);
+    check(&["tokenizer.kind=file"], "`tokenizer.path` is missing, expected the path of a `tokenizer.json`", None);
+    check(
+        &["data.validation_packages=[\"nope\"]"],
+        "`data.validation_packages` is `nope`, expected names that `data.packages` has too",
+        None,
+    );
+    check(
+        &["data.packages=[]"],
+        "`data.paths` is empty, and so is `data.packages`, expected at least one file, folder, glob or package",
+        Some("pass `--data PATH`"),
+    );
+    check(&["name=\"../up\""], "`name` is `../up`, expected letters, digits, `-`, `_` and `.`, not beginning with `.`", None);
+    check(&["steps"], "override `steps` is not of the form `section.key=value`", Some("for example `--set train.steps=500`"));
+}

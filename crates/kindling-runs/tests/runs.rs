@@ -1,0 +1,164 @@
+//! Runs on disk: creation, locks, names, logs, checkpoints that verify, and those that do not.
+
+use std::path::Path;
+
+use kindling_config::RunConfig;
+use kindling_runs::{Checkpoint, CheckpointKind, DataRef, Manifest, Registry, Run, RunStatus, RunsError, Summary};
+use serde_json::json;
+use xxhash_rust::xxh3::xxh3_128;
+
+fn create(root: &Path, name: &str, created_unix_ms: i64) -> Result<Run, RunsError> {
+    let config = RunConfig::from_toml(include_str!("../../../configs/spark.toml"), "spark.toml", &[]).unwrap();
+    let tokenizer = root.join(".tokenizer.json");
+    std::fs::write(&tokenizer, "{}").unwrap();
+    let text = String::new;
+    let manifest = Manifest {
+        format: text(),
+        version: 0,
+        name: text(),
+        created_unix_ms,
+        kindling: text(),
+        burn: text(),
+        code_hash: text(),
+        lock_hash: text(),
+        device: "flex".into(),
+        threads: 1,
+        n_params: 7,
+        data: DataRef { dir: text(), data_hash: text(), corpus_hash: text(), tokenizer_hash: format!("{:032x}", xxh3_128(b"{}")) },
+    };
+    Run::create(root, name, &config, manifest, &tokenizer)
+}
+
+fn checkpoint(run: &Run, step: u64, keep: usize) -> std::path::PathBuf {
+    run.write_checkpoint::<RunsError>(CheckpointKind::Last, step, keep, |dir| Ok(std::fs::write(dir.join("a.bin"), step.to_le_bytes())?))
+        .unwrap()
+}
+
+#[test]
+fn a_run_is_found_by_name_path_and_latest() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = Registry::new(root.path());
+    assert!(matches!(registry.resolve("latest"), Err(RunsError::Unknown { .. })));
+    assert_eq!(registry.next_name("a"), "a-1");
+    // Created in the order b, a.
+    let dirs = [create(root.path(), "a-1", 2000).unwrap().dir().to_owned(), create(root.path(), "b", 1000).unwrap().dir().to_owned()];
+    assert_eq!(registry.next_name("a"), "a-2");
+    assert_eq!(registry.resolve("b").unwrap(), dirs[1]);
+    assert_eq!(registry.resolve("latest").unwrap(), dirs[0]);
+    assert_eq!(registry.resolve(&dirs[1].display().to_string()).unwrap(), dirs[1]);
+    let error = registry.resolve("c").unwrap_err().to_string();
+    assert!(error.ends_with("which has `a-1`, `b`"), "{error}");
+    // A folder that is no run does not hide the others.
+    std::fs::create_dir(root.path().join("notes")).unwrap();
+    assert_eq!(registry.list().unwrap().iter().map(|info| info.manifest.name.as_str()).collect::<Vec<_>>(), ["b", "a-1"]);
+}
+
+#[test]
+fn names_are_checked_and_never_taken_twice() {
+    let root = tempfile::tempdir().unwrap();
+    create(root.path(), "a", 1).unwrap();
+    assert!(matches!(create(root.path(), "a", 1), Err(RunsError::Exists(_))));
+    for name in ["", ".", "..", "a/b", "latest", ".hidden", "ü"] {
+        assert!(matches!(create(root.path(), name, 1), Err(RunsError::Name(_))), "{name}");
+    }
+    let left: Vec<_> = std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "nothing but the run and the test's tokenizer: {left:?}");
+}
+
+#[test]
+fn one_writer_at_a_time_and_readers_always() {
+    let root = tempfile::tempdir().unwrap();
+    let run = create(root.path(), "a", 1).unwrap();
+    assert!(matches!(Run::open_for_writing(run.dir()), Err(RunsError::Locked(_))));
+    assert_eq!(Run::open(run.dir()).unwrap().info().unwrap().status, RunStatus::Running);
+    let dir = run.dir().to_owned();
+    drop(run);
+    assert_eq!(Run::open(&dir).unwrap().info().unwrap().status, RunStatus::Interrupted);
+    let run = Run::open_for_writing(&dir).unwrap();
+    run.finish(&Summary {
+        steps: 1,
+        tokens: 1,
+        validation_loss: 1.0,
+        perplexity: 1.0,
+        bits_per_byte: None,
+        accuracy: 0.0,
+        best: (1.0, 1),
+        tokens_per_s: 1.0,
+        elapsed_s: 1.0,
+        peak_memory_bytes: None,
+    })
+    .unwrap();
+    drop(run);
+    assert_eq!(Run::open(&dir).unwrap().info().unwrap().status, RunStatus::Finished);
+}
+
+#[test]
+fn the_log_survives_a_torn_line_and_is_rewound() {
+    let root = tempfile::tempdir().unwrap();
+    let run = create(root.path(), "a", 1).unwrap();
+    for step in 1..=4 {
+        run.log(&json!({ "step": step })).unwrap();
+    }
+    let path = run.dir().join("metrics.jsonl");
+    let torn = std::fs::read_to_string(&path).unwrap() + "{\"step\": 5, \"lo";
+    std::fs::write(&path, torn).unwrap();
+    assert_eq!(run.metrics().unwrap().len(), 4);
+    run.rewind_log(2).unwrap();
+    run.log(&json!({ "step": 3, "again": true })).unwrap();
+    assert_eq!(run.metrics().unwrap(), [json!({ "step": 1 }), json!({ "step": 2 }), json!({ "step": 3, "again": true })]);
+}
+
+#[test]
+fn samples_cannot_end_their_own_block() {
+    let root = tempfile::tempdir().unwrap();
+    let run = create(root.path(), "a", 1).unwrap();
+    run.log_sample(5, "text with ```` in it").unwrap();
+    assert_eq!(std::fs::read_to_string(run.dir().join("samples.md")).unwrap(), "## Step 5\n\n`````text\ntext with ```` in it\n`````\n\n");
+}
+
+#[test]
+fn the_newest_checkpoint_that_verifies_is_the_one_that_loads() {
+    let root = tempfile::tempdir().unwrap();
+    let run = create(root.path(), "a", 1).unwrap();
+    assert!(matches!(run.last_checkpoint(), Err(RunsError::NoCheckpoint { rejected, .. }) if rejected.is_empty()));
+    let dirs: Vec<_> = [10, 20, 30].map(|step| checkpoint(&run, step, 2)).into();
+    assert!(!dirs[0].exists(), "only the last two are kept");
+    assert_eq!(run.last_checkpoint().unwrap().0, Checkpoint { dir: dirs[2].clone(), step: 30 });
+
+    let file = dirs[2].join("a.bin");
+    let good = std::fs::read(&file).unwrap();
+    for bad in [&good[..3], &[9; 8][..], &[][..]] {
+        std::fs::write(&file, bad).unwrap();
+        let (checkpoint, rejected) = run.last_checkpoint().unwrap();
+        assert_eq!(checkpoint.step, 20);
+        assert!(rejected[0].to_string().contains("a.bin"), "{rejected:?}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(run.last_checkpoint().unwrap().0.step, 20);
+    std::fs::remove_file(dirs[1].join("checkpoint.json")).unwrap();
+    let error = run.last_checkpoint().unwrap_err();
+    assert!(matches!(&error, RunsError::NoCheckpoint { rejected, .. } if rejected.len() == 2), "{error}");
+}
+
+#[test]
+fn a_checkpoint_that_fails_half_way_leaves_no_trace() {
+    let root = tempfile::tempdir().unwrap();
+    let run = create(root.path(), "a", 1).unwrap();
+    checkpoint(&run, 10, 1);
+    let failed = run.write_checkpoint::<RunsError>(CheckpointKind::Last, 20, 1, |dir| {
+        std::fs::write(dir.join("a.bin"), "half")?;
+        Err(std::io::Error::other("the disk is full").into())
+    });
+    assert!(failed.unwrap_err().to_string().contains("the disk is full"));
+    assert_eq!(run.last_checkpoint().unwrap().0.step, 10);
+    assert_eq!(std::fs::read_dir(run.dir().join("checkpoints")).unwrap().count(), 1);
+}
+
+#[test]
+fn an_edited_tokenizer_is_noticed() {
+    let root = tempfile::tempdir().unwrap();
+    let run = create(root.path(), "a", 1).unwrap();
+    let path = run.tokenizer_path().unwrap();
+    std::fs::write(path, "{ }").unwrap();
+    assert!(matches!(run.tokenizer_path(), Err(RunsError::Damaged { .. })));
+}

@@ -28,7 +28,6 @@ fn apply(table: &mut Table, item: &str) -> Result<(), ConfigError> {
     if keys.iter().any(|key| key.is_empty()) {
         return Err(malformed());
     }
-    let value = value.trim();
     // What is not a TOML value is taken as a bare string: `--set tokenizer.kind=char`.
     let value = toml::from_str::<Table>(&format!("v = {value}"))
         .ok()

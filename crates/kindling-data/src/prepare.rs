@@ -170,7 +170,7 @@ pub fn prepare(
     let tokenizer = make_tokenizer(&config.tokenizer, &corpus, &pieces, progress)?;
     // Beside the final place, so that the rename stays on one disk; removed by itself if anything fails.
     fs_err::create_dir_all(data_dir)?;
-    let temp = tempfile::Builder::new().prefix(".preparing-").tempdir_in(data_dir).map_err(|error| in_dir(error, data_dir))?;
+    let temp = temp_dir(data_dir)?;
     let tokenizer_path = temp.path().join(TOKENIZER);
     tokenizer.save(&tokenizer_path).map_err(|error| at(&tokenizer_path, error))?;
     let total = corpus.stats.n_bytes;
@@ -319,6 +319,11 @@ fn at(path: &Path, error: TokenizerError) -> DataError {
     DataError::Tokenizer { place: format!("`{}`", path.display()), error }
 }
 
-fn in_dir(error: std::io::Error, dir: &Path) -> std::io::Error {
-    std::io::Error::new(error.kind(), format!("cannot write into `{}`: {error}", dir.display()))
+/// A folder in `dir` that is removed by itself unless it is renamed. It becomes an ordinary one, under the user's umask.
+fn temp_dir(dir: &Path) -> std::io::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".preparing-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    builder.tempdir_in(dir).map_err(|error| std::io::Error::new(error.kind(), format!("cannot write into `{}`: {error}", dir.display())))
 }

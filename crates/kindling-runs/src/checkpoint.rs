@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::io::{hash_file, sync_dir, write_atomic};
+use crate::io::{hash_file, sync_dir, temp_dir, write_atomic};
 use crate::{Run, RunsError};
 
 /// Version of the checkpoint layout that this crate writes.
@@ -104,10 +104,7 @@ impl Run {
         let parent = self.checkpoint_dir(kind);
         let io = |error: std::io::Error| E::from(RunsError::Io(error));
         fs_err::create_dir_all(&parent).map_err(io)?;
-        let temp = tempfile::Builder::new()
-            .prefix(".writing-")
-            .tempdir_in(&parent)
-            .map_err(|error| io(std::io::Error::new(error.kind(), format!("cannot write into `{}`: {error}", parent.display()))))?;
+        let temp = temp_dir(&parent, ".writing-").map_err(io)?;
         fill(temp.path())?;
         let finish = || -> std::io::Result<PathBuf> {
             let mut files = BTreeMap::new();

@@ -8,7 +8,7 @@ use kindling_config::RunConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::io::{hash_file, write_atomic};
+use crate::io::{hash_file, temp_dir, write_atomic};
 use crate::{Manifest, RunsError, Summary};
 
 /// Version of the run folder's layout that this crate writes.
@@ -47,10 +47,7 @@ impl Run {
             return Err(RunsError::Exists(name.to_owned()));
         }
         let manifest = Manifest { format: "kindling-run".into(), version: RUN_VERSION, name: name.to_owned(), ..manifest };
-        let temp = tempfile::Builder::new()
-            .prefix(".creating-")
-            .tempdir_in(root)
-            .map_err(|error| std::io::Error::new(error.kind(), format!("cannot write into `{}`: {error}", root.display())))?;
+        let temp = temp_dir(root, ".creating-")?;
         write_atomic(&temp.path().join(CONFIG), config.to_toml().as_bytes())?;
         write_atomic(&temp.path().join(TOKENIZER), &fs_err::read(tokenizer)?)?;
         write_atomic(&temp.path().join(MANIFEST), &json(&manifest))?;

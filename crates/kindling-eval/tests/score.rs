@@ -1,0 +1,96 @@
+//! The loss over a text: every token but the first once, bytes as the text has them, whatever is computed at once.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use kindling_config::{Dropout, ModelConfig, Seed};
+use kindling_eval::{EvalError, score_text, score_tokens};
+use kindling_model::Gpt;
+use kindling_tokenizer::{BpeTrainer, CharVocab, END_OF_TEXT, Tokenizer, WordVocab};
+
+const TEXT: &str = "der größte Fluß, the quick brown fox, 東京 🦊 jumps over the lazy dog and back again\n";
+
+fn model(tokenizer: &Tokenizer) -> Gpt {
+    let config = ModelConfig {
+        n_layers: 1,
+        n_heads: 2,
+        d_model: 16,
+        d_ff: 32,
+        context_len: 8,
+        vocab_size: tokenizer.vocab_size(),
+        bias: false,
+        norm_eps: 1e-5,
+        dropout: Dropout::NONE,
+    };
+    Gpt::new(&config, Seed(2), &Device::flex())
+}
+
+fn bpe() -> Tokenizer {
+    Tokenizer::Bpe(BpeTrainer { vocab_size: 280, special_tokens: vec![END_OF_TEXT.into()] }.train(&[TEXT]).unwrap())
+}
+
+#[test]
+fn sums_equal_those_of_windows_computed_one_by_one() {
+    let tokenizer = bpe();
+    let model = model(&tokenizer);
+    // Longer than what is computed at once, and no multiple of the context.
+    let text = TEXT.repeat(150);
+    let mut ids = vec![tokenizer.end_of_text().unwrap()];
+    ids.extend(tokenizer.encode(&text).unwrap());
+    let (mut nats, mut correct, mut start) = (0.0, 0, 0);
+    while start + 1 < ids.len() {
+        let end = (start + 8).min(ids.len() - 1);
+        let tensor = |ids: &[u32]| {
+            let n = ids.len();
+            Tensor::<2, Int>::from_data(TensorData::new(ids.iter().map(|id| i64::from(*id)).collect::<Vec<_>>(), [1, n]), &Device::flex())
+        };
+        let (losses, best) = model.score(tensor(&ids[start..end]), tensor(&ids[start + 1..=end]));
+        nats += losses.into_data().try_into_vec::<f32>().unwrap().iter().map(|nats| f64::from(*nats)).sum::<f64>();
+        let best: Vec<i64> = best.into_data().convert::<i64>().try_into_vec().unwrap();
+        correct += best.iter().zip(&ids[start + 1..=end]).filter(|(a, b)| **a == i64::from(**b)).count() as u64;
+        start = end;
+    }
+    let mut told = Vec::new();
+    let nll = score_text(&model, &tokenizer, &text, &mut |done, total| told.push((done, total))).unwrap();
+    assert_eq!((nll.tokens, nll.correct), (ids.len() as u64 - 1, correct));
+    // Measured: no difference on flex. Another backend may round rows computed together otherwise.
+    assert!((nll.nats - nats).abs() < 1e-6 * nats, "{} and {nats}", nll.nats);
+    assert!(told.len() > 1 && told.last().is_some_and(|(done, total)| done == total), "{told:?}");
+}
+
+#[test]
+fn bytes_are_the_texts_own_and_unknown_for_words() {
+    let with_eot = CharVocab::build(&[TEXT], &[END_OF_TEXT.to_owned()]);
+    for (tokenizer, expected) in [
+        (bpe(), Some(TEXT.len() as u64)),
+        (Tokenizer::Char(with_eot), Some(TEXT.len() as u64)),
+        // Without a token to begin with, the first character, of one byte, is not predicted.
+        (Tokenizer::Char(CharVocab::build(&[TEXT], &[])), Some(TEXT.len() as u64 - 1)),
+        (Tokenizer::Word(WordVocab::build(&[TEXT], 30, &[])), None),
+    ] {
+        let nll = score_text(&model(&tokenizer), &tokenizer, TEXT, &mut |_, _| {}).unwrap();
+        assert_eq!(nll.bytes, expected, "{}", tokenizer.kind());
+        assert_eq!(nll.text_nats, nll.nats);
+    }
+}
+
+#[test]
+fn end_of_text_counts_as_a_token_and_not_as_text() {
+    let tokenizer = bpe();
+    let end = tokenizer.end_of_text().unwrap();
+    let mut ids = tokenizer.encode(TEXT).unwrap();
+    ids.extend([end, ids[0], ids[1]]);
+    let nll = score_tokens(&model(&tokenizer), &tokenizer, ids.len() as u64, |a, b| ids[a as usize..b as usize].to_vec(), &mut |_, _| {});
+    assert_eq!(nll.tokens, ids.len() as u64 - 1);
+    let text: usize = ids[1..].iter().filter(|id| **id != end).map(|id| tokenizer.token_bytes(*id).unwrap().len()).sum();
+    assert_eq!(nll.bytes, Some(text as u64));
+    // A fresh model finds every token about equally likely.
+    let per_token = nll.nats / nll.tokens as f64;
+    assert!((nll.nats - nll.text_nats - per_token).abs() < 0.5, "{nll:?}");
+}
+
+#[test]
+fn a_text_without_a_token_to_predict_is_an_error() {
+    let tokenizer = Tokenizer::Char(CharVocab::build(&["ab"], &[]));
+    let error = score_text(&model(&tokenizer), &tokenizer, "a", &mut |_, _| {}).unwrap_err();
+    assert!(matches!(error, EvalError::TooShort { found: 1 }));
+    assert!(matches!(score_text(&model(&tokenizer), &tokenizer, "ax", &mut |_, _| {}), Err(EvalError::Tokenizer(_))));
+}

@@ -1,0 +1,70 @@
+//! A run and its data as version 1 wrote them still load, score, generate and train on.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::Device;
+use kindling_data::{Prepared, encode_document};
+use kindling_eval::validate;
+use kindling_infer::{generate, open};
+use kindling_runs::Run;
+use kindling_train::{Outcome, Training, train};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let from = entry.unwrap().path();
+        let to = to.join(from.file_name().unwrap());
+        if from.is_dir() { copy(&from, &to) } else { assert!(std::fs::copy(&from, &to).is_ok()) }
+    }
+}
+
+#[test]
+fn version_1_is_opened_scored_and_sampled() {
+    let opened = open(&fixture("run-v1"), &Device::flex()).unwrap();
+    assert_eq!(opened.step, 200);
+    let data = Prepared::open(&fixture("data-v1")).unwrap();
+    let summary = opened.run.summary().unwrap().unwrap();
+    let loss = validate(&opened.model, &data, &mut |_, _| {}).loss();
+    // Measured: equal on the processor it was made on. Others round differently.
+    assert!((loss - summary.validation_loss).abs() < 1e-4, "{loss}, expected {}", summary.validation_loss);
+
+    let config = &opened.run.config().sample;
+    let text: String = generate(&opened.model, &opened.tokenizer, config, 0).unwrap().map(Result::unwrap).collect();
+    let recorded = std::fs::read_to_string(fixture("run-v1/samples.md")).unwrap();
+    assert!(recorded.contains(&format!("{}{text}", config.prompt)), "greedy text {text:?} is not that of {recorded:?}");
+}
+
+#[test]
+fn version_1_shards_hold_the_text() {
+    let data = Prepared::open(&fixture("data-v1")).unwrap();
+    let text = std::fs::read_to_string(fixture("kindling.txt")).unwrap();
+    let whole = [data.training.read(0, data.training.n_tokens()), data.validation.read(0, data.validation.n_tokens())].concat();
+    assert_eq!(data.tokenizer.decode_lossy(&whole[1..]).unwrap(), text);
+    assert_eq!(
+        whole[..data.training.n_tokens() as usize],
+        encode_document(&data.tokenizer, &text[..data.manifest.training.n_bytes as usize], true).unwrap()
+    );
+}
+
+#[test]
+fn version_1_goes_on_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, data) = (dir.path().join("run"), dir.path().join("data"));
+    copy(&fixture("run-v1"), &run);
+    copy(&fixture("data-v1"), &data);
+    let mut run = Run::open_for_writing(&run).unwrap();
+    let mut config = run.config().clone();
+    config.train.steps += 3;
+    run.set_config(config).unwrap();
+    let data = Prepared::open(&data).unwrap();
+    let stop = AtomicBool::new(false);
+    let outcome = train(&Training { run: &run, data: &data, device: &Device::flex(), stop: &stop }, &mut []).unwrap();
+    let Outcome::Finished(summary) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((summary.steps, summary.tokens), (203, 203 * 8 * 16));
+    assert!(summary.validation_loss < 1.5, "{}", summary.validation_loss);
+}

@@ -1,0 +1,207 @@
+//! Runs that stopped and go on: interrupted, killed, finished, or changed in what may change.
+
+use std::fs;
+use std::time::Duration;
+
+use kindling_tests::Lab;
+
+#[test]
+fn a_finished_run_says_so_again() {
+    let lab = Lab::with_run();
+    let before = lab.snapshot("runs/old");
+    let speed = lab.summary("old")["tokens_per_s"].clone();
+    let said = lab.run("train --resume old --threads 1").ok();
+    assert!(said.out.contains("finished") || said.err.contains("finished"), "it says why nothing happens: {said}");
+    assert!(said.out.contains("validation loss"), "{said}");
+    assert!(!said.out.contains("sample after 20 steps:\n\n"), "an empty sample is none: {said}");
+    let after = lab.snapshot("runs/old");
+    let changed: Vec<_> =
+        before.iter().filter(|(path, bytes)| !path.ends_with("summary.json") && after.get(*path) != Some(*bytes)).collect();
+    assert!(changed.is_empty(), "files that were changed: {:?}", changed.iter().map(|(path, _)| path).collect::<Vec<_>>());
+    assert_eq!(lab.summary("old")["tokens_per_s"], speed, "how fast it was trained is still known");
+    // The default is the newest run.
+    lab.run("train --resume").ok();
+}
+
+#[test]
+fn more_steps_may_be_taken() {
+    let lab = Lab::with_run();
+    let first = lab.losses("old", "train");
+    let said = lab.run("train --resume old --set train.steps=30 --set train.eval_every=5 --set train.micro_batch_size=2").ok();
+    assert!(said.out.contains("sample after 30 steps"), "{said}");
+    let losses = lab.losses("old", "train");
+    assert_eq!(losses.len(), 30);
+    assert_eq!(losses[..20], first[..], "the steps before are in the log as they were");
+    let steps: Vec<_> = lab.losses("old", "validation").into_iter().map(|(step, _)| step).collect();
+    assert_eq!(steps, [10, 20, 25, 30]);
+    assert_eq!(lab.summary("old")["steps"], 30);
+    assert!(lab.read("runs/old/config.toml").contains("steps = 30"));
+    assert_eq!(lab.run("runs show old --json").json()["status"], "finished");
+}
+
+#[test]
+fn what_would_change_the_mathematics_is_refused() {
+    let lab = Lab::with_run();
+    lab.check_errors(&[
+        ("train --resume old --set train.lr=0.5", &["cannot resume", "`lr = 0.5`", "`lr = 0.01`"]),
+        ("train --resume old --set train.steps=40 --set train.batch_size=8", &["`batch_size = 8`", "`batch_size = 4`"]),
+        ("train --resume old --set model.n_layers=2", &["`n_layers = 2`", "`n_layers = 1`"]),
+        ("train --resume old --set seed=2", &["`seed = 2`", "`seed = 1`"]),
+        ("train --resume old --set tokenizer.kind=char", &["`kind = \"char\"`", "`kind = \"bpe\"`"]),
+        // Twenty steps have been taken; the run cannot have taken ten.
+        ("train --resume old --set train.steps=10", &["10", "20"]),
+        ("train --resume old --set train.steps=0", &["`train.steps` is 0"]),
+    ]);
+}
+
+#[test]
+fn names_paths_and_latest() {
+    let lab = Lab::with_run();
+    lab.run("TRAIN --name new").ok();
+    let absolute = lab.path("runs/new").display().to_string();
+    for (i, run) in ["new", "latest", "runs/new", "./runs/new/", &absolute, ""].iter().enumerate() {
+        let steps = 21 + i;
+        lab.run(&format!("train --resume {run} --set train.steps={steps}")).ok();
+        assert_eq!(lab.summary("new")["steps"], steps, "`{run}`");
+    }
+    assert_eq!(lab.summary("old")["steps"], 20);
+}
+
+/// Runs long enough that a signal meets them in the middle: a second or two.
+#[cfg(unix)]
+mod signals {
+    use std::process::{Child, Command};
+
+    use kindling_tests::{Said, until};
+
+    use super::*;
+
+    const STEPS: u64 = 1500;
+
+    fn long(name: &str, options: &str) -> String {
+        format!(
+            "TRAIN --name {name} --quiet --set train.steps={STEPS} --set train.checkpoint_every=100 --set train.eval_every=500 {options}"
+        )
+    }
+
+    fn send(signal: &str, child: &Child) {
+        let status = Command::new("sh").args(["-c", &format!("kill -{signal} {}", child.id())]).status().expect("a shell");
+        assert!(status.success(), "the process was there to get SIG{signal}");
+    }
+
+    /// Everything that `cut` and `whole` have computed is equal, bit by bit.
+    fn check_equal(lab: &Lab, cut: &str, whole: &str) {
+        let losses = lab.losses(whole, "train");
+        assert_eq!(losses.iter().map(|(step, _)| *step).collect::<Vec<_>>(), (1..=STEPS).collect::<Vec<_>>());
+        for kind in ["train", "validation"] {
+            let (cut, whole) = (lab.losses(cut, kind), lab.losses(whole, kind));
+            let first = cut.iter().zip(&whole).find(|(a, b)| a != b);
+            assert!(
+                first.is_none() && cut.len() == whole.len(),
+                "{kind}: {} rows, {} expected, first different: {first:?}",
+                cut.len(),
+                whole.len()
+            );
+        }
+        for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
+            let read =
+                |run: &str| fs::read(lab.path(&format!("runs/{run}/checkpoints/step-{STEPS:08}/{file}"))).expect("the last checkpoint");
+            assert!(read(cut) == read(whole), "{file}");
+        }
+        assert_eq!(lab.names(&format!("runs/{cut}/best")), lab.names(&format!("runs/{whole}/best")));
+        assert_eq!(lab.summary(cut)["best"], lab.summary(whole)["best"]);
+    }
+
+    #[test]
+    fn interrupted() {
+        let lab = Lab::new();
+        lab.run(&long("whole", "")).ok();
+        for signal in ["INT", "TERM"] {
+            let name = format!("cut-by-{signal}");
+            let child = lab.spawn(&long(&name, ""));
+            lab.wait_for_rows(&name, 50);
+            send(signal, &child);
+            let said = Said::new(signal, child.wait_with_output().expect("it ends"));
+            assert_eq!(said.code, 130, "{said}");
+            // Everything up to the step that it ended with is saved.
+            let step = lab.losses(&name, "train").last().expect("rows").0;
+            assert!(said.out.contains(&format!("stopped after step {step}")), "{said}");
+            assert!(lab.path(&format!("runs/{name}/checkpoints/step-{step:08}/checkpoint.json")).is_file());
+            assert!((50..STEPS).contains(&step), "in the middle: {step}");
+            assert_eq!(lab.run(&format!("runs show {name} --json")).json()["status"], "interrupted");
+
+            let (_, command) = said.out.split_once("go on with: ").unwrap_or_else(|| panic!("no command: {said}"));
+            let said = lab.shell(command.trim()).ok();
+            assert!(said.out.contains(&format!("sample after {STEPS} steps")), "{said}");
+            check_equal(&lab, &name, "whole");
+        }
+    }
+
+    #[test]
+    fn interrupted_with_json() {
+        let lab = Lab::new();
+        let child = lab.spawn(&long("cut", "--json"));
+        lab.wait_for_rows("cut", 20);
+        send("INT", &child);
+        let said = Said::new("train --json", child.wait_with_output().expect("it ends"));
+        assert_eq!(said.code, 130, "{said}");
+        let value: serde_json::Value = serde_json::from_str(&said.out).expect("JSON");
+        assert_eq!(value.as_object().expect("an object").keys().collect::<Vec<_>>(), ["dir", "resume", "run", "stopped_at_step"]);
+        let step = lab.losses("cut", "train").last().expect("rows").0;
+        assert_eq!((&value["run"], &value["stopped_at_step"]), (&"cut".into(), &step.into()));
+        lab.shell(value["resume"].as_str().expect("a command")).ok();
+    }
+
+    #[test]
+    fn killed() {
+        let lab = Lab::new();
+        lab.run(&long("whole", "")).ok();
+        let mut child = lab.spawn(&long("cut", ""));
+        lab.wait_for_rows("cut", 250);
+        send("KILL", &child);
+        assert_eq!(child.wait().expect("it ends").code(), None);
+        // A log that ends within a row, as a crash of the system can leave it.
+        let log = lab.read("runs/cut/metrics.jsonl");
+        lab.write("runs/cut/metrics.jsonl", &log[..log.len() - 20]);
+        // The lock was the process's own, and went with it.
+        lab.run("train --resume cut --quiet").ok();
+        check_equal(&lab, "cut", "whole");
+        let hidden = |name: &String| name.starts_with('.');
+        assert!(!lab.names("runs/cut/checkpoints").iter().any(hidden), "nothing half-written is left");
+    }
+
+    #[test]
+    fn killed_before_the_first_checkpoint() {
+        let lab = Lab::with_run();
+        let rare = "--set train.checkpoint_every=1000000 --set train.eval_every=1000000";
+        lab.run(&long("whole", rare)).ok();
+        let mut child = lab.spawn(&long("cut", rare));
+        lab.wait_for_rows("cut", 20);
+        send("KILL", &child);
+        assert_eq!(child.wait().expect("it ends").code(), None);
+        lab.check_errors(&[("generate cut", &["`cut`", "checkpoint", "--resume"]), ("eval cut --text text.txt", &["`cut`", "checkpoint"])]);
+        lab.run("runs show cut").ok();
+        lab.run("train --resume cut --quiet").ok();
+        check_equal(&lab, "cut", "whole");
+    }
+
+    #[test]
+    fn a_second_interrupt_ends_it_at_once() {
+        let lab = Lab::new();
+        // A validation that takes longer than the signals.
+        let long = "--set train.steps=1000000 --set train.checkpoint_every=1000000 --set train.log_every=1";
+        let mut child = lab.spawn(&format!("TRAIN --name cut --quiet {long}"));
+        lab.wait_for_rows("cut", 20);
+        until("end of the process", || {
+            // Both come within one step, or the first alone ends it.
+            let _ = Command::new("sh")
+                .args(["-c", &format!("kill -INT {0}; kill -INT {0}", child.id())])
+                .stderr(std::process::Stdio::null())
+                .status();
+            std::thread::sleep(Duration::from_millis(20));
+            child.try_wait().expect("a child of ours").is_some()
+        });
+        assert_eq!(child.wait().expect("it ends").code(), Some(130));
+        lab.run("train --resume cut --set train.steps=2000 --quiet").ok();
+    }
+}

@@ -251,7 +251,7 @@ impl Lab {
 ///
 /// # Panics
 /// If it does not come to hold.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(Instant::now() < deadline, "no {what} after a minute");
@@ -269,7 +269,7 @@ pub fn is_root(lab: &Lab) -> bool {
 #[cfg(unix)]
 fn close(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(0)).expect("permissions of a file of ours");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o000)).expect("permissions of a file of ours");
 }
 
 #[cfg(not(unix))]

@@ -6,5 +6,5 @@
 mod lab;
 mod said;
 
-pub use lab::{Harm, Lab, is_root, line_of, until};
+pub use lab::{Harm, Lab, is_root, line_of};
 pub use said::{Said, check_usage};

@@ -25,6 +25,10 @@ fn files_that_hold_no_text() {
         ("TRAIN_ON 'none/*.txt'", &["none/*.txt", "no file"]),
         ("TRAIN_ON 'non*.txt'", &["non*.txt", "no file"]),
         ("TRAIN_ON '[.txt'", &["[.txt", "not a glob"]),
+        (
+            "TRAIN --set data.validation_fraction=0.00001",
+            &["validation split", "1 token", "expected at least 2", "data.validation_fraction"],
+        ),
         ("TRAIN --set data.split=document", &["1 document", "at least 2", "data.split=tail"]),
         ("TRAIN --data missing.txt", &["missing.txt"]),
         ("eval old --text missing.txt", &["missing.txt", "No such file"]),
@@ -286,6 +290,13 @@ fn places_that_cannot_be_written() {
         ("train --data-dir text.txt --config tiny.toml --data text.txt", &["`text.txt", "--data-dir"]),
         ("train --data-dir text.txt/x --config tiny.toml --data text.txt", &["text.txt/x", "--data-dir"]),
     ]);
+    if !is_root(&lab) {
+        lab.shell("mkdir closed && chmod 555 closed").ok();
+        lab.check_errors(&[
+            ("train --runs-dir closed --config tiny.toml --data text.txt", &["closed", "ermission denied", "--runs-dir"]),
+            ("train --data-dir closed --config tiny.toml --data text.txt", &["closed", "ermission denied", "--data-dir"]),
+        ]);
+    }
     if cfg!(target_os = "linux") {
         // Nobody can make folders there, root included.
         lab.check_errors(&[

@@ -11,10 +11,16 @@ fn documents(said: &kindling_tests::Said) -> usize {
     rest.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("no count of documents: {said}"))
 }
 
-/// The commands that the final table gives as next ones.
+/// The commands that the final table gives as next ones. A prompt can run over several lines.
 fn next_commands(out: &str) -> Vec<String> {
-    let rows = out.lines().skip_while(|line| !line.starts_with("next "));
-    rows.map(|line| line.strip_prefix("next").unwrap_or(line).trim().to_owned()).collect()
+    let mut commands: Vec<String> = Vec::new();
+    for line in out.lines().skip_while(|line| !line.starts_with("next ")) {
+        match (line.strip_prefix("next ").or_else(|| line.strip_prefix("     ")), commands.last_mut()) {
+            (None, Some(command)) => *command += &format!("\n{line}"),
+            (start, _) => commands.push(start.unwrap_or(line).trim_start().to_owned()),
+        }
+    }
+    commands
 }
 
 #[test]
@@ -88,9 +94,10 @@ fn globs_mean_what_they_mean_to_a_shell() {
     let in_folder = |folder: &str, data: &str| {
         let line = format!("train --threads 1 --config {} {data}", lab.path("tiny.toml").display());
         let output = lab.command(&line).current_dir(lab.path(folder)).output().expect("kindling starts");
-        documents(&kindling_tests::Said::new(&line, output).ok())
+        let said = kindling_tests::Said::new(&line, output);
+        if said.code == 0 { Ok(documents(&said)) } else { Err(said.err) }
     };
-    for (folder, data, expected) in [
+    let rows = [
         (".", "--data 'texts/*.txt'", 3),
         (".", "--data 'texts/a?.txt'", 2),
         (".", "--data 'texts/{a,b}1.*'", 3),
@@ -100,9 +107,9 @@ fn globs_mean_what_they_mean_to_a_shell() {
         // The folder's own name is no pattern.
         ("[texts]", "--data '*.txt'", 3),
         (".", "--data '[texts]'", 6),
-    ] {
-        assert_eq!(in_folder(folder, data), expected, "{data} in {folder}");
-    }
+    ];
+    let found = rows.map(|(folder, data, _)| (folder, data, in_folder(folder, data)));
+    assert_eq!(found, rows.map(|(folder, data, expected)| (folder, data, Ok(expected))));
 }
 
 #[test]
@@ -275,23 +282,34 @@ fn quiet_says_nothing_on_stderr() {
     assert!(said.out.contains("validation loss"), "{said}");
 }
 
+/// Every command that the final table prints works when it is pasted where `kindling train` was called.
 #[cfg(unix)]
 mod next {
     use super::*;
 
-    /// Every command that the final table prints works when it is pasted where `kindling train` was called.
-    fn check(lab: &Lab, line: &str, n_commands: usize) {
+    /// Trains, pastes every command, and gives back the commands and those that failed.
+    fn paste(lab: &Lab, line: &str) -> (Vec<String>, Vec<String>) {
         let said = lab.run(line).ok();
         let commands = next_commands(&said.out);
-        assert_eq!(commands.len(), n_commands, "{said}");
-        let failed: Vec<_> =
-            commands.iter().map(|command| lab.shell(command)).filter(|said| said.code != 0).map(|said| said.to_string()).collect();
-        assert!(failed.is_empty(), "after `{line}`:\n{}", failed.join("\n\n"));
+        assert!(commands.len() >= 3, "{said}");
+        let failed = commands.iter().map(|command| lab.shell(command)).filter(|said| said.code != 0);
+        let failed = failed.map(|said| format!("after `{line}`: {said}")).collect();
+        (commands, failed)
+    }
+
+    fn check(lab: &Lab, line: &str) {
+        let (_, failed) = paste(lab, line);
+        assert!(failed.is_empty(), "{}", failed.join("\n\n"));
     }
 
     #[test]
     fn commands_work_when_pasted() {
-        check(&Lab::new(), "TRAIN", 4);
+        let (commands, failed) = paste(&Lab::new(), "TRAIN");
+        assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+        for (command, expected) in commands.iter().zip([" generate ", " eval ", " runs show ", " train --resume "]) {
+            assert!(command.contains(expected), "`{expected}`: {commands:?}");
+        }
+        assert_eq!(commands.len(), 4);
     }
 
     #[test]
@@ -308,11 +326,15 @@ mod next {
 
     #[test]
     fn with_difficult_prompts() {
-        for prompt in ["it is \\\"$HOME\\\" `x` \\\\ ; ' ☃", "- item", "--help", "\\n", ""] {
+        let mut all_failed = Vec::new();
+        for prompt in ["it is \\\"$HOME\\\" `x` \\\\ ; ' ☃", "- item", "--help", "\\n", "a\\n\\n b", ""] {
             let lab = Lab::new();
             lab.write("prompt.toml", lab.config("prompt = \"the \"", &format!("prompt = \"{prompt}\"")));
-            check(&lab, "train --config prompt.toml --data text.txt", 4);
+            let (commands, failed) = paste(&lab, "train --config prompt.toml --data text.txt");
+            assert_eq!(commands.len(), 4, "{commands:?}");
+            all_failed.extend(failed);
         }
+        assert!(all_failed.is_empty(), "{}", all_failed.join("\n\n"));
     }
 
     #[test]
@@ -321,10 +343,7 @@ mod next {
         lab.write("README.md", "# ☃\n");
         lab.write("folder/a.txt", lab.read("text.txt"));
         lab.write("folder/b.txt", lab.read("text.txt"));
-        let said = lab.run("TRAIN_ON folder --set tokenizer.kind=char").ok();
-        for command in next_commands(&said.out) {
-            lab.shell(&command).ok();
-        }
+        check(&lab, "TRAIN_ON folder --set tokenizer.kind=char");
     }
 
     #[test]
@@ -333,16 +352,14 @@ mod next {
         let mut bytes = fs::read(lab.path("text.txt")).expect("the lab's text");
         bytes[6000] = 0xff;
         lab.write("latin.txt", bytes);
-        check(&lab, "TRAIN_ON latin.txt --lossy", 4);
+        check(&lab, "TRAIN_ON latin.txt --lossy");
     }
 
     #[test]
     fn on_another_device() {
-        let lab = Lab::new();
-        let said = lab.run("TRAIN --device ndarray").ok();
-        for command in next_commands(&said.out) {
-            assert!(command.contains("--device ndarray") || command.contains(" runs show "), "it goes on where it was: {command}");
-            lab.shell(&command).ok();
-        }
+        let (commands, failed) = paste(&Lab::new(), "TRAIN --device ndarray");
+        assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+        let computing: Vec<_> = commands.iter().filter(|command| !command.contains(" runs show ")).collect();
+        assert!(computing.iter().all(|command| command.contains("--device ndarray")), "they go on where it was: {computing:?}");
     }
 }

@@ -74,7 +74,7 @@ fn eval_counts_every_byte_once() {
     let lab = Lab::new();
     let text = lab.read("text.txt");
     lab.write("eval.txt", format!("é{text}"));
-    lab.write("folder/a.txt", &format!("é{text}"));
+    lab.write("folder/a.txt", format!("é{text}"));
     lab.write("folder/b.txt", &text);
     let len = text.len() as u64 + 2;
     for (name, line, expected) in [

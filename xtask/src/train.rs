@@ -10,8 +10,6 @@ use anyhow::{Context, Result};
 use crate::binary::{Build, Device, build};
 use crate::workspace::{Workspace, run};
 
-const DEFAULT_CONFIG: &str = "configs/spark.toml";
-
 /// What the user asked for.
 #[derive(clap::Args, Default)]
 pub(crate) struct TrainArgs {
@@ -21,7 +19,7 @@ pub(crate) struct TrainArgs {
     /// flex, ndarray, wgpu, vulkan, metal, cuda or rocm; its cargo feature is switched on
     #[arg(long, value_parser = Device::parse)]
     device: Option<Device>,
-    /// The run's config [default: configs/spark.toml]
+    /// The run's config; without one, `kindling train` takes configs/spark.toml
     #[arg(long)]
     config: Option<PathBuf>,
     /// Options of `kindling train`; paths in them count from the root of the workspace
@@ -75,8 +73,6 @@ fn kindling_args(args: &TrainArgs, from_root: impl Fn(&Path) -> PathBuf) -> Vec<
     let mut list: Vec<OsString> = vec!["train".into()];
     if let Some(config) = &args.config {
         list.extend(["--config".into(), from_root(config).into()]);
-    } else if !names_config(&args.options) {
-        list.extend(["--config".into(), DEFAULT_CONFIG.into()]);
     }
     if let Some(data) = &args.data {
         list.extend(["--data".into(), from_root(data).into()]);
@@ -86,14 +82,6 @@ fn kindling_args(args: &TrainArgs, from_root: impl Fn(&Path) -> PathBuf) -> Vec<
     }
     list.extend(args.options.iter().cloned());
     list
-}
-
-/// Whether the options for `kindling` bring a config of their own.
-fn names_config(options: &[OsString]) -> bool {
-    options.iter().any(|option| {
-        let option = option.to_string_lossy();
-        option == "--config" || option.starts_with("--config=")
-    })
 }
 
 /// The command as a user would type it.
@@ -112,7 +100,7 @@ mod tests {
             let args = kindling_args(&args, |path| Path::new("/here").join(path));
             assert_eq!(line(&args), format!("`kindling {expected}`"));
         };
-        check(TrainArgs::default(), "train --config configs/spark.toml");
+        check(TrainArgs::default(), "train");
         check(
             TrainArgs {
                 data: Some("books".into()),
@@ -122,6 +110,6 @@ mod tests {
             },
             "train --config /here/mine.toml --data /here/books --device wgpu --set train.steps=20",
         );
-        check(TrainArgs::with_options(vec!["--config=other.toml".into()]), "train --config=other.toml");
+        check(TrainArgs::with_options(vec!["--resume".into(), "latest".into()]), "train --resume latest");
     }
 }

@@ -31,7 +31,15 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)) {
         return ExitCode::SUCCESS;
     }
-    let mut text = format!("error: {error:#}\n");
+    // Some errors say their cause themselves; it is not said twice.
+    let mut message = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !message.contains(&cause) {
+            message += if message.is_empty() { "" } else { ": " };
+            message += &cause;
+        }
+    }
+    let mut text = format!("error: {message}\n");
     if let Some(hint) = hint(error) {
         text += &format!("hint: {hint}\n");
     }

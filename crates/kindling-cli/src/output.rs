@@ -50,10 +50,15 @@ pub(crate) fn mebibytes(bytes: u64) -> String {
 pub(crate) fn score_rows(nll: &kindling_metrics::Nll) -> Vec<(&'static str, String)> {
     vec![
         ("loss", format!("{:.4} nats a token", nll.loss())),
-        ("perplexity", format!("{:.2}", nll.perplexity())),
+        ("perplexity", perplexity(Some(nll.perplexity()))),
         ("bits per byte", bits_per_byte(nll.bits_per_byte())),
         ("next-token accuracy", format!("{:.2} %", 100.0 * nll.accuracy())),
     ]
+}
+
+/// `exp` of the loss, where that is a number.
+pub(crate) fn perplexity(value: Option<f64>) -> String {
+    value.map_or("too large for a number".into(), |perplexity| format!("{perplexity:.2}"))
 }
 
 /// Bits a byte, where tokens determine the text.

@@ -166,9 +166,9 @@ impl RunConfig {
     /// # Errors
     /// [`ConfigError::Invalid`] names the first key that is impossible.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if self.name.is_empty() || !self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) || self.name.starts_with('.')
-        {
-            return Err(invalid("name", format!("`{}`", self.name), "letters, digits, `-`, `_` and `.`, not beginning with `.`"));
+        let begins = self.name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+        if !begins || !self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+            return Err(invalid("name", format!("`{}`", self.name), "letters, digits, `-`, `_` and `.`, beginning with a letter or digit"));
         }
         self.model.validate()?;
         self.tokenizer.validate()?;

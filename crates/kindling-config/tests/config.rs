@@ -84,6 +84,6 @@ fn impossible_values_are_said_with_what_would_be_right() {
         "`data.paths` is empty, and so is `data.packages`, expected at least one file, folder, glob or package",
         Some("pass `--data PATH`"),
     );
-    check(&["name=\"../up\""], "`name` is `../up`, expected letters, digits, `-`, `_` and `.`, not beginning with `.`", None);
+    check(&["name=\"../up\""], "`name` is `../up`, expected letters, digits, `-`, `_` and `.`, beginning with a letter or digit", None);
     check(&["steps"], "override `steps` is not of the form `section.key=value`", Some("for example `--set train.steps=500`"));
 }

@@ -9,7 +9,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum DataError {
     /// Reading or writing failed; the message names the path.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] std::io::Error),
     /// A path or glob that matches nothing.
     #[error("`{}` matches no file", .0.display())]
@@ -76,6 +76,16 @@ pub enum DataError {
         /// As expected.
         expected: String,
     },
+    /// A file of another version.
+    #[error("`{}` is of version {found}, expected {expected}", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// As found.
+        found: String,
+        /// The version that this program reads.
+        expected: u32,
+    },
     /// The tokenizer refuses.
     #[error("{place}: {error}")]
     Tokenizer {
@@ -101,6 +111,7 @@ impl DataError {
             Self::TooSmall { split: "training", .. } => "pass more text, or lower `model.context_len`".into(),
             Self::TooSmall { .. } => "pass more text, or raise `data.validation_fraction`".into(),
             Self::OneDocument(_) => "use `--set data.split=tail`, or pass several files".into(),
+            Self::Version { .. } => "delete the prepared folder; the next run writes it anew".into(),
             Self::Damaged { .. } => "delete the prepared folder; the next run writes it anew".into(),
             Self::Tokenizer { error, .. } => return error.hint(),
         })

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use ignore::WalkBuilder;
 
 use crate::DataError;
@@ -100,7 +100,8 @@ fn glob_set<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<GlobSet, 
     let mut builder = GlobSetBuilder::new();
     for pattern in patterns {
         let malformed = |error: globset::Error| DataError::Glob { pattern: pattern.to_owned(), message: error.kind().to_string() };
-        builder.add(Glob::new(pattern).map_err(malformed)?);
+        // `*` stays within a folder, as in a shell; `**` crosses.
+        builder.add(GlobBuilder::new(pattern).literal_separator(true).build().map_err(malformed)?);
     }
     builder
         .build()
@@ -123,12 +124,14 @@ pub fn read_document(path: &Path, lossy: bool) -> Result<String, DataError> {
 /// Reads one file as UTF-8 text.
 pub(crate) fn read_text(file: &Found, lossy: bool) -> Result<Text, DataError> {
     let bytes = fs_err::read(&file.path)?;
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(bytes);
+    // Offsets are told as the file has them.
+    let bom = if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+    let bytes = if bom > 0 { bytes[bom..].to_vec() } else { bytes };
     if bytes.is_empty() {
         return if file.explicit { Err(DataError::Empty(file.path.display().to_string())) } else { Ok(Text::Empty) };
     }
     if let Some(offset) = bytes.iter().position(|byte| *byte == 0) {
-        return if file.explicit { Err(DataError::Binary { path: file.path.clone(), offset }) } else { Ok(Text::Binary) };
+        return if file.explicit { Err(DataError::Binary { path: file.path.clone(), offset: offset + bom }) } else { Ok(Text::Binary) };
     }
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Text::Utf8 { text, replaced: false }),
@@ -137,7 +140,7 @@ pub(crate) fn read_text(file: &Found, lossy: bool) -> Result<Text, DataError> {
             let offset = error.utf8_error().valid_up_to();
             let bytes = error.as_bytes();
             let line = 1 + bytes[..offset].iter().filter(|byte| **byte == b'\n').count();
-            Err(DataError::Utf8 { path: file.path.clone(), line, offset, byte: bytes[offset] })
+            Err(DataError::Utf8 { path: file.path.clone(), line, offset: offset + bom, byte: bytes[offset] })
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::{Corpus, CorpusStats, DataError, ShardWriter, Shards};
 
 /// Version of the prepared folder's manifest that this crate writes.
 const MANIFEST_VERSION: u32 = 1;
+const FORMAT: &str = "kindling-data";
 const MANIFEST: &str = "manifest.json";
 const TOKENIZER: &str = "tokenizer.json";
 /// Tokens a shard: 200 MB at two bytes each.
@@ -114,11 +115,17 @@ impl Prepared {
         let path = dir.join(MANIFEST);
         let damaged =
             |path: &Path, what, found: String, expected: String| DataError::Damaged { path: path.to_owned(), what, found, expected };
-        let manifest: PreparedManifest = serde_json::from_slice(&fs_err::read(&path)?)
-            .map_err(|error| damaged(&path, "the manifest", error.to_string(), "a manifest that this version writes".into()))?;
-        if manifest.version != MANIFEST_VERSION {
-            return Err(damaged(&path, "the version", manifest.version.to_string(), MANIFEST_VERSION.to_string()));
+        // Format and version first: a later version may have keys that this one does not know.
+        let read = fs_err::read(&path)?;
+        let not_json = |error: serde_json::Error| damaged(&path, "the manifest", error.to_string(), "one that this version writes".into());
+        let value: serde_json::Value = serde_json::from_slice(&read).map_err(not_json)?;
+        if value["format"] != FORMAT {
+            return Err(damaged(&path, "the format", value["format"].to_string(), format!("\"{FORMAT}\"")));
         }
+        if value["version"] != MANIFEST_VERSION {
+            return Err(DataError::Version { path, found: value["version"].to_string(), expected: MANIFEST_VERSION });
+        }
+        let manifest = PreparedManifest::deserialize(value).map_err(not_json)?;
         let tokenizer_path = dir.join(TOKENIZER);
         let hash = format!("{:032x}", xxh3_128(&fs_err::read(&tokenizer_path)?));
         if hash != manifest.tokenizer_hash {
@@ -128,6 +135,10 @@ impl Prepared {
         let open = |split: &SplitManifest| -> Result<Shards, DataError> {
             let paths: Vec<_> = split.shards.iter().map(|(name, _)| dir.join(name)).collect();
             let shards = Shards::open(&paths)?;
+            if shards.n_tokens() != split.n_tokens || shards.vocab_size() != manifest.vocab_size {
+                let (found, expected) = (split.n_tokens.to_string(), format!("{} as in its shards", shards.n_tokens()));
+                return Err(damaged(&path, "the number of tokens", found, expected));
+            }
             for ((path, (_, expected)), found) in paths.iter().zip(&split.shards).zip(shards.sums()) {
                 let found = format!("{found:016x}");
                 if found != *expected {
@@ -164,7 +175,9 @@ pub fn prepare(
     progress(PrepareEvent::Read(&corpus.stats));
     let dir = data_dir.join(format!("{}-{}", config.name, key(config, &corpus)?));
     if dir.join(MANIFEST).exists() {
-        return Prepared::open(&dir);
+        let prepared = Prepared::open(&dir)?;
+        check_sizes(&prepared.manifest.training, &prepared.manifest.validation, config)?;
+        return Ok(prepared);
     }
     let pieces = split(&corpus, &config.data, config.seed)?;
     let tokenizer = make_tokenizer(&config.tokenizer, &corpus, &pieces, progress)?;
@@ -181,15 +194,9 @@ pub fn prepare(
     };
     let training = write_split(temp.path(), "train", &pieces.training, &tokenizer, &mut advance)?;
     let validation = write_split(temp.path(), "validation", &pieces.validation, &tokenizer, &mut advance)?;
-    let expected = config.model.context_len as u64 + 1;
-    if training.n_tokens < expected {
-        return Err(DataError::TooSmall { split: "training", found: training.n_tokens, expected });
-    }
-    if validation.n_tokens < 2 {
-        return Err(DataError::TooSmall { split: "validation", found: validation.n_tokens, expected: 2 });
-    }
+    check_sizes(&training, &validation, config)?;
     let manifest = PreparedManifest {
-        format: "kindling-data".into(),
+        format: FORMAT.into(),
         version: MANIFEST_VERSION,
         corpus: corpus.stats,
         tokenizer_kind: tokenizer.kind().into(),
@@ -203,13 +210,33 @@ pub fn prepare(
     std::io::Write::write_all(&mut file, &serde_json::to_vec_pretty(&manifest).expect("plain data serialises"))?;
     file.sync_all()?;
     drop(file);
+    if dir.is_dir() && !dir.join(MANIFEST).exists() {
+        // Without a manifest it is what somebody left of a folder of the same text and settings.
+        fs_err::remove_dir_all(&dir)?;
+    }
     match fs_err::rename(temp.path(), &dir) {
         Ok(()) => drop(temp.keep()),
         // Another process was faster with the same text and settings.
         Err(_) if dir.join(MANIFEST).exists() => {}
         Err(error) => return Err(error.into()),
     }
+    if cfg!(unix) {
+        // The rename itself is in the folder.
+        fs_err::File::open(data_dir)?.sync_all()?;
+    }
     Ok(Prepared { reused: false, ..Prepared::open(&dir)? })
+}
+
+/// Whether both splits have something to predict in windows of the model's context.
+fn check_sizes(training: &SplitManifest, validation: &SplitManifest, config: &RunConfig) -> Result<(), DataError> {
+    for (split, found, expected) in
+        [("training", training.n_tokens, config.model.context_len as u64 + 1), ("validation", validation.n_tokens, 2)]
+    {
+        if found < expected {
+            return Err(DataError::TooSmall { split, found, expected });
+        }
+    }
+    Ok(())
 }
 
 /// Sixteen digits that differ whenever the prepared folder would.

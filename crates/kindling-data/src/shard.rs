@@ -109,14 +109,17 @@ impl Shard {
             return Err(damaged("the magic number", format!("{:?}", String::from_utf8_lossy(&map[..8])), "`KNDLSHRD`".into()));
         }
         if u32_at(8) != SHARD_VERSION {
-            return Err(damaged("the format version", u32_at(8).to_string(), SHARD_VERSION.to_string()));
+            return Err(DataError::Version { path: path.to_owned(), found: u32_at(8).to_string(), expected: SHARD_VERSION });
         }
         let header_sum = xxh3_64(&map[..HEADER_SUM_AT]);
         if u64_at(HEADER_SUM_AT) != header_sum {
             return Err(damaged("the header checksum", format!("{:016x}", u64_at(HEADER_SUM_AT)), format!("{header_sum:016x}")));
         }
         let (width, n_tokens, vocab_size, sum) = (u32_at(12) as usize, u64_at(16), u64_at(24), u64_at(32));
-        let expected = HEADER_LEN as u64 + n_tokens * width as u64;
+        if !matches!(width, 2 | 4) {
+            return Err(damaged("the width of an id", format!("{width} bytes"), "2 or 4".into()));
+        }
+        let expected = HEADER_LEN as u64 + n_tokens.saturating_mul(width as u64);
         if map.len() as u64 != expected {
             return Err(damaged("the length", format!("{} bytes", map.len()), format!("{expected}")));
         }
@@ -179,7 +182,7 @@ mod tests {
             let mut bad = good.clone();
             bad[at] ^= 0x10;
             fs_err::write(&path, &bad).unwrap();
-            assert!(matches!(Shard::open(&path), Err(DataError::Damaged { .. })), "byte {at}");
+            assert!(matches!(Shard::open(&path), Err(DataError::Damaged { .. } | DataError::Version { .. })), "byte {at}");
         }
         for len in 0..good.len() {
             fs_err::write(&path, &good[..len]).unwrap();

@@ -24,41 +24,43 @@ pub(crate) struct Pieces<'a> {
 pub(crate) fn split<'a>(corpus: &'a Corpus, config: &DataConfig, seed: Seed) -> Result<Pieces<'a>, DataError> {
     let documents = &corpus.documents;
     if config.paths.is_empty() && !config.validation_packages.is_empty() {
-        return Ok(by_choice(documents, |document| document.package.as_ref().is_some_and(|p| config.validation_packages.contains(p))));
+        return Ok(by_choice(documents, |_, document| document.package.as_ref().is_some_and(|p| config.validation_packages.contains(p))));
     }
     match config.split.unwrap_or(if documents.len() == 1 { Split::Tail } else { Split::Document }) {
         Split::Tail => Ok(by_tail(corpus, config.validation_fraction)),
         Split::Document if documents.len() < 2 => Err(DataError::OneDocument(documents.len())),
         Split::Document => {
             let chosen = choose(corpus, config.validation_fraction, seed);
-            Ok(by_choice(documents, |document| chosen.contains(document.name.as_str())))
+            Ok(by_choice(documents, |i, _| chosen.contains(&i)))
         }
     }
 }
 
-fn by_choice<'a>(documents: &'a [Document], validates: impl Fn(&Document) -> bool) -> Pieces<'a> {
+fn by_choice<'a>(documents: &'a [Document], validates: impl Fn(usize, &Document) -> bool) -> Pieces<'a> {
     let mut pieces = Pieces::default();
-    for document in documents {
-        let side = if validates(document) { &mut pieces.validation } else { &mut pieces.training };
+    for (i, document) in documents.iter().enumerate() {
+        let side = if validates(i, document) { &mut pieces.validation } else { &mut pieces.training };
         side.push(Piece { name: &document.name, text: &document.text, begins: true });
     }
     pieces
 }
 
 /// In an order that depends on the seed and the name alone, documents are taken until their bytes reach the share.
-fn choose(corpus: &Corpus, fraction: f64, seed: Seed) -> std::collections::HashSet<&str> {
+fn choose(corpus: &Corpus, fraction: f64, seed: Seed) -> std::collections::HashSet<usize> {
     let key = Seed(seed.stream("split"));
-    let mut order: Vec<&Document> = corpus.documents.iter().collect();
-    order.sort_by_key(|document| (key.stream(&document.name), &document.name));
+    let documents = &corpus.documents;
+    let mut order: Vec<usize> = (0..documents.len()).collect();
+    // Files of one name from different folders differ by their place.
+    order.sort_by_key(|i| (key.stream(&documents[*i].name), *i));
     let wanted = (corpus.stats.n_bytes as f64 * fraction).ceil() as u64;
     let mut taken = 0;
     let mut chosen = std::collections::HashSet::new();
-    for document in &order[..order.len() - 1] {
+    for i in &order[..order.len() - 1] {
         if taken >= wanted {
             break;
         }
-        taken += document.text.len() as u64;
-        chosen.insert(document.name.as_str());
+        taken += documents[*i].text.len() as u64;
+        chosen.insert(*i);
     }
     chosen
 }
@@ -137,6 +139,14 @@ mod tests {
         assert_ne!(of(1), of(2));
         let share = of(1).iter().map(String::len).sum::<usize>() as f64 / corpus.stats.n_bytes as f64;
         assert!((0.1..0.12).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn documents_of_one_name_do_not_go_together() {
+        let mut corpus = corpus(&["some text", "more text"]);
+        corpus.documents.iter_mut().for_each(|document| document.name = "same.txt".into());
+        let pieces = split(&corpus, &config(Split::Document, 0.1), Seed(3)).expect("splits");
+        assert_eq!((pieces.training.len(), pieces.validation.len()), (1, 1));
     }
 
     #[test]

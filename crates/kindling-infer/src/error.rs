@@ -41,7 +41,7 @@ impl InferError {
             Self::Model(error) => error.hint(),
             Self::Tokenizer(error) => error.hint(),
             Self::Vocabulary { .. } => Some("use the tokenizer saved in the same run".into()),
-            Self::EmptyPrompt => Some("pass `--prompt TEXT`".into()),
+            Self::EmptyPrompt => Some("pass `--prompt TEXT`, or set `sample.prompt`".into()),
             Self::NotFinite(_) => Some("the weights hold NaN or infinite values; use an earlier checkpoint".into()),
         }
     }

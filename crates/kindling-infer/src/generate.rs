@@ -40,16 +40,17 @@ pub struct Generation<'a> {
 /// # Errors
 /// A prompt that the vocabulary cannot express, or an empty one where no token begins a text.
 pub fn generate<'a>(model: &'a Gpt, tokenizer: &'a Tokenizer, config: &SamplingConfig, seed: u64) -> Result<Generation<'a>, InferError> {
-    let mut ids: Vec<u32> = tokenizer.end_of_text().into_iter().collect();
-    ids.extend(tokenizer.encode(&config.prompt)?);
-    if ids.is_empty() {
-        return Err(InferError::EmptyPrompt);
+    let ids = prompt_ids(tokenizer, &config.prompt)?;
+    // Behind the prompt, so that what a token looks like after another one is right for the first new one too.
+    let mut decoder = tokenizer.stream_decoder();
+    for id in ids.iter().filter(|id| Some(**id) != tokenizer.end_of_text()) {
+        decoder.push(*id)?;
     }
     Ok(Generation {
         model,
         tokenizer,
         sampler: Sampler::new(config, seed),
-        decoder: tokenizer.stream_decoder(),
+        decoder,
         cache: model.cache(1),
         n_pending: ids.len(),
         ids,
@@ -57,6 +58,16 @@ pub fn generate<'a>(model: &'a Gpt, tokenizer: &'a Tokenizer, config: &SamplingC
         n_new: 0,
         stop: None,
     })
+}
+
+/// The ids that a prompt begins a text with: the end-of-text token first, where the vocabulary has one.
+///
+/// # Errors
+/// A prompt that the vocabulary cannot express, or an empty one where no token begins a text.
+pub fn prompt_ids(tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>, InferError> {
+    let mut ids: Vec<u32> = tokenizer.end_of_text().into_iter().collect();
+    ids.extend(tokenizer.encode(prompt)?);
+    if ids.is_empty() { Err(InferError::EmptyPrompt) } else { Ok(ids) }
 }
 
 impl Generation<'_> {

@@ -8,6 +8,6 @@ mod open;
 mod sampler;
 
 pub use error::InferError;
-pub use generate::{Generation, StopReason, generate};
+pub use generate::{Generation, StopReason, generate, prompt_ids};
 pub use open::{Opened, open};
 pub use sampler::Sampler;

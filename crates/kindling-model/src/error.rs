@@ -25,6 +25,16 @@ pub enum ModelError {
         /// What the parser says.
         message: String,
     },
+    /// Not written by Kindling, or by another version.
+    #[error("`{}` has {} for `kindling` in its metadata, expected version {expected}", path.display(), .found.as_deref().unwrap_or("nothing"))]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version found.
+        found: Option<String>,
+        /// The version that this program reads.
+        expected: &'static str,
+    },
     /// A tensor is missing, is unknown, or has another shape or type.
     #[error("`{}`: tensor `{name}` is {found}, expected {expected}", path.display())]
     Tensor {
@@ -45,6 +55,7 @@ impl ModelError {
         match self {
             Self::Io { .. } => None,
             Self::Format { .. } => Some("the file is damaged; use another checkpoint of the run".into()),
+            Self::Version { .. } => Some("use a checkpoint that this version of Kindling wrote".into()),
             Self::Tensor { .. } => Some("the weights belong to a model of another shape; use the config saved in the same run".into()),
         }
     }

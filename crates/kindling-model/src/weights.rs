@@ -20,7 +20,9 @@ pub struct HostTensor {
     pub values: Vec<f32>,
 }
 
-/// Version of the weights files that this crate writes, in their metadata.
+/// Where the metadata of a file says its version.
+const VERSION_KEY: &str = "kindling";
+/// Version of the files that this crate writes.
 const VERSION: &str = "1";
 
 /// Every parameter of a module with its path, such as `blocks.0.attn.qkv.weight`, in the module's order.
@@ -131,7 +133,8 @@ pub fn write_tensors(tensors: impl IntoIterator<Item = (String, HostTensor)>, pa
         let view = TensorView::new(Dtype::F32, shape.clone(), data).expect("four bytes a value");
         (name.as_str(), view)
     });
-    let metadata = HashMap::from([("format".to_owned(), "kindling".to_owned()), ("version".to_owned(), VERSION.to_owned())]);
+    // A single entry: the order of several would differ from file to file.
+    let metadata = HashMap::from([(VERSION_KEY.to_owned(), VERSION.to_owned())]);
     let file = safetensors::serialize(views, Some(metadata)).expect("names are distinct and shapes fit");
     let write = || -> std::io::Result<()> {
         let mut out = std::fs::File::create(path)?;
@@ -149,6 +152,11 @@ pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, HostTensor>, ModelEr
     let bytes = std::fs::read(path).map_err(|source| ModelError::Io { doing: "read", path: path.to_owned(), source })?;
     let format = |message: String| ModelError::Format { path: path.to_owned(), message };
     let file = SafeTensors::deserialize(&bytes).map_err(|error| format(error.to_string()))?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| format(error.to_string()))?;
+    match header.metadata().as_ref().and_then(|metadata| metadata.get(VERSION_KEY)) {
+        Some(found) if found == VERSION => {}
+        found => return Err(ModelError::Version { path: path.to_owned(), found: found.cloned(), expected: VERSION }),
+    }
     let mut out = BTreeMap::new();
     for (name, view) in file.iter() {
         if view.dtype() != Dtype::F32 {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::io::{hash_file, sync_dir, temp_dir, write_atomic};
+use crate::io::{UNFINISHED, hash_file, read_versioned, sync_dir, temp_dir, write_atomic};
 use crate::{Run, RunsError};
 
 /// Version of the checkpoint layout that this crate writes.
@@ -61,17 +61,10 @@ impl Checkpoint {
         let path = dir.join(INDEX);
         let damaged =
             |path: &Path, what, found: String, expected: String| RunsError::Damaged { path: path.to_owned(), what, found, expected };
-        let bytes = match fs_err::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {
-                return Err(damaged(&path, "the index", "missing".into(), "there".into()));
-            }
-            result => result?,
-        };
-        let index: Index = serde_json::from_slice(&bytes)
-            .map_err(|error| damaged(&path, "the index", error.to_string(), "an index that this version writes".into()))?;
-        if index.version != CHECKPOINT_VERSION {
-            return Err(damaged(&path, "the version", index.version.to_string(), CHECKPOINT_VERSION.to_string()));
+        if dir.is_dir() && !path.exists() {
+            return Err(damaged(&path, "the index", "missing".into(), "there".into()));
         }
+        let index: Index = read_versioned(&path, "kindling-checkpoint", CHECKPOINT_VERSION)?;
         for (name, expected) in &index.files {
             let path = dir.join(name);
             let found = match hash_file(&path) {
@@ -104,7 +97,7 @@ impl Run {
         let parent = self.checkpoint_dir(kind);
         let io = |error: std::io::Error| E::from(RunsError::Io(error));
         fs_err::create_dir_all(&parent).map_err(io)?;
-        let temp = temp_dir(&parent, ".writing-").map_err(io)?;
+        let temp = temp_dir(&parent, UNFINISHED).map_err(io)?;
         fill(temp.path())?;
         let finish = || -> std::io::Result<PathBuf> {
             let mut files = BTreeMap::new();
@@ -115,12 +108,16 @@ impl Run {
             let index = Index { format: "kindling-checkpoint".into(), version: CHECKPOINT_VERSION, step, files };
             write_atomic(&temp.path().join(INDEX), &serde_json::to_vec_pretty(&index).expect("plain data serialises"))?;
             let dir = parent.join(format!("step-{step:08}"));
+            // From before a resume: it is out of the way before the new one takes its name, and removed after.
+            let old = parent.join(format!("{UNFINISHED}old-step-{step:08}"));
             if dir.exists() {
-                // From before a resume; the one being written has taken the same steps.
-                fs_err::remove_dir_all(&dir)?;
+                fs_err::rename(&dir, &old)?;
             }
             fs_err::rename(temp.path(), &dir)?;
             sync_dir(&parent)?;
+            if old.exists() {
+                fs_err::remove_dir_all(&old)?;
+            }
             Ok(dir)
         };
         let dir = finish().map_err(io)?;
@@ -139,7 +136,11 @@ impl Run {
     /// # Errors
     /// [`RunsError::NoCheckpoint`] if none verifies.
     pub fn last_checkpoint(&self) -> Result<(Checkpoint, Vec<RunsError>), RunsError> {
-        self.newest(CheckpointKind::Last)
+        let mut rejected = Vec::new();
+        match self.newest(CheckpointKind::Last, &mut rejected)? {
+            Some(checkpoint) => Ok((checkpoint, rejected)),
+            None => Err(self.none_of(&rejected)),
+        }
     }
 
     /// The best checkpoint; where there is none that verifies, the newest to go on from.
@@ -147,21 +148,28 @@ impl Run {
     /// # Errors
     /// [`RunsError::NoCheckpoint`] if none verifies.
     pub fn best_checkpoint(&self) -> Result<(Checkpoint, Vec<RunsError>), RunsError> {
-        match self.newest(CheckpointKind::Best) {
-            Err(RunsError::NoCheckpoint { rejected, .. }) if rejected.is_empty() => self.last_checkpoint(),
-            result => result,
+        let mut rejected = Vec::new();
+        for kind in [CheckpointKind::Best, CheckpointKind::Last] {
+            if let Some(checkpoint) = self.newest(kind, &mut rejected)? {
+                return Ok((checkpoint, rejected));
+            }
         }
+        Err(self.none_of(&rejected))
     }
 
-    fn newest(&self, kind: CheckpointKind) -> Result<(Checkpoint, Vec<RunsError>), RunsError> {
-        let mut rejected = Vec::new();
+    /// The newest of a kind that verifies; what is wrong with newer ones is added to `rejected`.
+    fn newest(&self, kind: CheckpointKind, rejected: &mut Vec<RunsError>) -> Result<Option<Checkpoint>, RunsError> {
         for (_, dir) in self.checkpoint_steps(kind)?.into_iter().rev() {
             match Checkpoint::open(&dir) {
-                Ok(checkpoint) => return Ok((checkpoint, rejected)),
+                Ok(checkpoint) => return Ok(Some(checkpoint)),
                 Err(error) => rejected.push(error),
             }
         }
-        Err(RunsError::NoCheckpoint { run: self.name().to_owned(), rejected: rejected.iter().map(ToString::to_string).collect() })
+        Ok(None)
+    }
+
+    fn none_of(&self, rejected: &[RunsError]) -> RunsError {
+        RunsError::NoCheckpoint { run: self.name().to_owned(), rejected: rejected.iter().map(ToString::to_string).collect() }
     }
 
     /// Steps and folders of the checkpoints of a kind, oldest first.
@@ -180,7 +188,7 @@ impl Run {
         Ok(steps)
     }
 
-    fn checkpoint_dir(&self, kind: CheckpointKind) -> PathBuf {
+    pub(crate) fn checkpoint_dir(&self, kind: CheckpointKind) -> PathBuf {
         self.dir().join(match kind {
             CheckpointKind::Last => "checkpoints",
             CheckpointKind::Best => "best",

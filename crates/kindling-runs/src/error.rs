@@ -9,7 +9,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum RunsError {
     /// Reading or writing failed; the message names the path.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] std::io::Error),
     /// The saved configuration does not parse.
     #[error(transparent)]
@@ -18,7 +18,7 @@ pub enum RunsError {
     #[error("run `{0}` exists")]
     Exists(String),
     /// A name that cannot be a folder's.
-    #[error("run name `{0}` is not made of letters, digits, `-`, `_` and `.`")]
+    #[error("run name `{0}` is not made of letters, digits, `-`, `_` and `.`, or does not begin with a letter or digit, or is `latest`")]
     Name(String),
     /// No such run.
     #[error("there is no run `{name}` in `{}`{}", root.display(), among(known))]
@@ -40,6 +40,16 @@ pub enum RunsError {
         run: String,
         /// What was wrong with each that is there.
         rejected: Vec<String>,
+    },
+    /// A file of another version.
+    #[error("`{}` is of version {found}, expected {expected}", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// As found.
+        found: String,
+        /// The version that this program reads.
+        expected: u32,
     },
     /// A file that does not verify.
     #[error("`{}` is damaged: {what} is {found}, expected {expected}", path.display())]
@@ -81,6 +91,7 @@ impl RunsError {
             },
             Self::Config(error) => return error.hint(),
             Self::Exists(name) => format!("choose another `--name`, or go on with it: `kindling train --resume {name}`"),
+            Self::Version { .. } => "it was written by another version of Kindling; use that one, or a newer one".into(),
             Self::Name(_) => "for example `--name spark-wide`".into(),
             Self::Unknown { .. } => "give a run's name, a path, or `latest`; `kindling runs list` shows what there is".into(),
             Self::Locked(_) => "wait for it, or stop it".into(),

@@ -3,13 +3,20 @@
 use std::io::Write;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_128;
+
+use crate::RunsError;
+
+/// What the names of files and folders begin with as long as they are being written.
+pub(crate) const UNFINISHED: &str = ".writing-";
 
 /// Writes beside, syncs, renames.
 pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let context = |error: std::io::Error| std::io::Error::new(error.kind(), format!("cannot write `{}`: {error}", path.display()));
-    let mut temp = builder(".writing-", 0o666).tempfile_in(dir).map_err(context)?;
+    let mut temp = builder(UNFINISHED, 0o666).tempfile_in(dir).map_err(context)?;
     temp.write_all(bytes).and_then(|()| temp.as_file().sync_all()).map_err(context)?;
     temp.persist(path).map_err(|error| context(error.error))?;
     sync_dir(dir)
@@ -40,4 +47,28 @@ pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<()> {
 /// XXH3-128 of a file, in hexadecimal.
 pub(crate) fn hash_file(path: &Path) -> std::io::Result<String> {
     Ok(format!("{:032x}", xxh3_128(&fs_err::read(path)?)))
+}
+
+/// Reads a JSON document.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, RunsError> {
+    serde_json::from_slice(&fs_err::read(path)?).map_err(|error| not_json(path, &error))
+}
+
+/// Reads a JSON document that says its `format` and `version`, which are looked at before anything else: a later
+/// version may have keys that this one does not know.
+pub(crate) fn read_versioned<T: DeserializeOwned>(path: &Path, format: &'static str, version: u32) -> Result<T, RunsError> {
+    let value: Value = read_json(path)?;
+    if value["format"] != format {
+        let found = value["format"].to_string();
+        return Err(RunsError::Damaged { path: path.to_owned(), what: "the format", found, expected: format!("\"{format}\"") });
+    }
+    if value["version"] != version {
+        return Err(RunsError::Version { path: path.to_owned(), found: value["version"].to_string(), expected: version });
+    }
+    T::deserialize(value).map_err(|error| not_json(path, &error))
+}
+
+fn not_json(path: &Path, error: &serde_json::Error) -> RunsError {
+    let (found, expected) = (error.to_string(), "what this version writes".into());
+    RunsError::Damaged { path: path.to_owned(), what: "the JSON", found, expected }
 }

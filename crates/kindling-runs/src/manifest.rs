@@ -56,8 +56,8 @@ pub struct Summary {
     pub tokens: u64,
     /// Final loss on the validation split, nats a token.
     pub validation_loss: f64,
-    /// `exp` of it.
-    pub perplexity: f64,
+    /// `exp` of it, where that is a number.
+    pub perplexity: Option<f64>,
     /// Bits a byte, where tokens determine the text.
     pub bits_per_byte: Option<f64>,
     /// Share of next tokens that were the model's likeliest.

@@ -53,7 +53,7 @@ impl Registry {
         &self.root
     }
 
-    /// Folders that hold a manifest, oldest first, with the runs that could be read and the errors of those that could not.
+    /// The runs that can be read, oldest first.
     fn entries(&self) -> Result<Vec<(i64, Run)>, RunsError> {
         let mut runs = Vec::new();
         if !self.root.is_dir() {
@@ -96,11 +96,11 @@ impl Registry {
             return runs.last().map(|(_, run)| run.dir().to_owned()).ok_or_else(|| unknown(&runs));
         }
         let named = self.root.join(run);
-        if !run.is_empty() && !run.contains(['/', '\\']) && named.is_dir() {
+        if !run.is_empty() && !run.contains(['/', '\\']) && Run::is_run(&named) {
             return Ok(named);
         }
         let path = PathBuf::from(run);
-        if !run.is_empty() && path.join("manifest.json").is_file() {
+        if !run.is_empty() && Run::is_run(&path) {
             return Ok(path);
         }
         Err(unknown(&self.entries()?))
@@ -118,7 +118,8 @@ impl Run {
     /// # Errors
     /// A folder that cannot be read.
     pub fn info(&self) -> Result<RunInfo, RunsError> {
-        let summary = self.summary()?;
+        // A damaged summary must not hide the run; `runs show` says what is wrong with it.
+        let summary = self.summary().unwrap_or(None);
         let status = match &summary {
             _ if Self::is_locked(self.dir()) => RunStatus::Running,
             Some(_) => RunStatus::Finished,

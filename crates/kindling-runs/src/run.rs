@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 
 use kindling_config::RunConfig;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-use crate::io::{hash_file, temp_dir, write_atomic};
-use crate::{Manifest, RunsError, Summary};
+use crate::io::{UNFINISHED, hash_file, read_json, read_versioned, temp_dir, write_atomic};
+use crate::{CheckpointKind, Manifest, RunsError, Summary};
 
 /// Version of the run folder's layout that this crate writes.
 const RUN_VERSION: u32 = 1;
@@ -37,10 +36,7 @@ impl Run {
     /// # Errors
     /// The name is taken or impossible, or I/O.
     pub fn create(root: &Path, name: &str, config: &RunConfig, manifest: Manifest, tokenizer: &Path) -> Result<Self, RunsError> {
-        let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if name.is_empty() || name.starts_with('.') || name == "latest" || !name.chars().all(valid) {
-            return Err(RunsError::Name(name.to_owned()));
-        }
+        Self::check_name(name)?;
         fs_err::create_dir_all(root)?;
         let dir = root.join(name);
         if dir.exists() {
@@ -61,20 +57,22 @@ impl Run {
         Ok(run)
     }
 
+    /// Whether a run can have this name: letters, digits, `-`, `_` and `.`, a letter or digit first, and not `latest`.
+    ///
+    /// # Errors
+    /// [`RunsError::Name`].
+    pub fn check_name(name: &str) -> Result<(), RunsError> {
+        let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let begins = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+        if begins && name != "latest" && name.chars().all(valid) { Ok(()) } else { Err(RunsError::Name(name.to_owned())) }
+    }
+
     /// Opens a run to read.
     ///
     /// # Errors
     /// A folder that is no run, or a file of it that does not parse.
     pub fn open(dir: &Path) -> Result<Self, RunsError> {
-        let manifest: Manifest = read_json(&dir.join(MANIFEST))?;
-        if manifest.version != RUN_VERSION {
-            return Err(RunsError::Damaged {
-                path: dir.join(MANIFEST),
-                what: "the version",
-                found: manifest.version.to_string(),
-                expected: RUN_VERSION.to_string(),
-            });
-        }
+        let manifest: Manifest = read_versioned(&dir.join(MANIFEST), "kindling-run", RUN_VERSION)?;
         let path = dir.join(CONFIG);
         let config = RunConfig::from_toml(&fs_err::read_to_string(&path)?, &path.display().to_string(), &[])?;
         Ok(Self { dir: dir.to_owned(), manifest, config, lock: None })
@@ -97,7 +95,31 @@ impl Run {
             Err(TryLockError::WouldBlock) => return Err(RunsError::Locked(self.name().to_owned())),
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
+        self.remove_unfinished()
+    }
+
+    /// Removes what a killed process had begun to write; with the lock held, no living one is at it.
+    fn remove_unfinished(&self) -> Result<(), RunsError> {
+        let dirs = [CheckpointKind::Last, CheckpointKind::Best].map(|kind| self.checkpoint_dir(kind));
+        for dir in dirs.iter().chain([&self.dir]).filter(|dir| dir.is_dir()) {
+            for entry in fs_err::read_dir(dir)? {
+                let path = entry?.path();
+                if !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED)) {
+                    continue;
+                }
+                if path.is_dir() {
+                    fs_err::remove_dir_all(path)?;
+                } else {
+                    fs_err::remove_file(path)?;
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// Whether a folder looks like a run's.
+    pub(crate) fn is_run(dir: &Path) -> bool {
+        dir.join(MANIFEST).is_file()
     }
 
     /// Whether some process is writing the run now.
@@ -174,10 +196,14 @@ impl Run {
     /// # Errors
     /// I/O.
     pub fn rewind_log(&self, step: u64) -> Result<(), RunsError> {
-        let mut kept = String::new();
-        for row in self.metrics()?.iter().filter(|row| row["step"].as_u64().is_some_and(|s| s <= step)) {
-            kept += &format!("{row}\n");
-        }
+        let path = self.dir.join(METRICS);
+        let text = if path.exists() { fs_err::read_to_string(path)? } else { String::new() };
+        let is_kept = |line: &&str| {
+            let row = serde_json::from_str::<serde_json::Value>(line);
+            row.is_ok_and(|row| row["step"].as_u64().is_some_and(|s| s <= step))
+        };
+        // The lines as they are: what was written once is not formatted again.
+        let kept: String = text.lines().filter(is_kept).map(|line| format!("{line}\n")).collect();
         write_atomic(&self.dir.join(METRICS), kept.as_bytes())?;
         match fs_err::remove_file(self.dir.join(SUMMARY)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
@@ -221,13 +247,4 @@ impl Run {
 
 fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec_pretty(value).expect("plain data serialises")
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, RunsError> {
-    serde_json::from_slice(&fs_err::read(path)?).map_err(|error| RunsError::Damaged {
-        path: path.to_owned(),
-        what: "the JSON",
-        found: error.to_string(),
-        expected: "what this version writes".into(),
-    })
 }

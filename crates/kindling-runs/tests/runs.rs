@@ -58,7 +58,7 @@ fn names_are_checked_and_never_taken_twice() {
     let root = tempfile::tempdir().unwrap();
     create(root.path(), "a", 1).unwrap();
     assert!(matches!(create(root.path(), "a", 1), Err(RunsError::Exists(_))));
-    for name in ["", ".", "..", "a/b", "latest", ".hidden", "ü"] {
+    for name in ["", ".", "..", "a/b", "latest", ".hidden", "-x", "ü"] {
         assert!(matches!(create(root.path(), name, 1), Err(RunsError::Name(_))), "{name}");
     }
     let left: Vec<_> = std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -79,7 +79,7 @@ fn one_writer_at_a_time_and_readers_always() {
         steps: 1,
         tokens: 1,
         validation_loss: 1.0,
-        perplexity: 1.0,
+        perplexity: None,
         bits_per_byte: None,
         accuracy: 0.0,
         best: (1.0, 1),
@@ -161,4 +161,21 @@ fn an_edited_tokenizer_is_noticed() {
     let path = run.tokenizer_path().unwrap();
     std::fs::write(path, "{ }").unwrap();
     assert!(matches!(run.tokenizer_path(), Err(RunsError::Damaged { .. })));
+}
+
+#[test]
+fn what_a_killed_process_left_half_written_is_removed_by_the_next_writer() {
+    let root = tempfile::tempdir().unwrap();
+    let run = create(root.path(), "a", 1).unwrap();
+    let whole = checkpoint(&run, 10, 1);
+    let dir = run.dir().to_owned();
+    drop(run);
+    let left = [dir.join("checkpoints/.writing-x"), dir.join(".writing-y")];
+    std::fs::create_dir(&left[0]).unwrap();
+    std::fs::write(left[0].join("model.safetensors"), "half").unwrap();
+    std::fs::write(&left[1], "half").unwrap();
+    Run::open(&dir).unwrap();
+    assert!(left.iter().all(|path| path.exists()), "a reader changes nothing");
+    Run::open_for_writing(&dir).unwrap();
+    assert!(whole.exists() && !left.iter().any(|path| path.exists()));
 }

@@ -13,7 +13,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_config::RunConfig;
 use kindling_data::{Batch, BatchSampler, Prepared};
 use kindling_eval::validate;
-use kindling_infer::generate;
+use kindling_infer::{generate, prompt_ids};
 use kindling_metrics::Nll;
 use kindling_model::{DropoutKey, Gpt, weights};
 use kindling_runs::{Checkpoint, CheckpointKind, MODEL_FILE, OPTIMIZER_FILE, Run, RunsError, STATE_FILE, Summary};
@@ -59,8 +59,8 @@ pub fn fit_vocabulary(config: &mut RunConfig, tokenizer: usize) -> Result<(), Tr
     Ok(())
 }
 
-/// Whether a run that began with `old` may go on with `new`: the number of steps, how often to look, and how many
-/// sequences are computed at once may differ; whatever else would change the mathematics of the steps already taken.
+/// Whether a run that began with `old` may go on with `new`: the number of steps may differ, and with it the learning
+/// rates to come; how often to look, how much is computed at once, and samples, which change nothing. All else is refused.
 ///
 /// # Errors
 /// [`TrainError::Changed`] names the first line of the configuration that may not differ.
@@ -88,6 +88,11 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
     let Training { run, data, stop, .. } = *training;
     let config = run.config();
     let steps = config.train.steps as u64;
+    if let Some(summary) = run.summary()?.filter(|summary| summary.steps == steps) {
+        return Ok(Outcome::Finished(summary));
+    }
+    // Said before hours of training, and not at the first sample.
+    prompt_ids(&data.tokenizer, &config.sample.prompt)?;
     let sampler = BatchSampler::new(&data.training, config.model.context_len, config.train.batch_size, config.seed)?;
     let (mut model, mut optimizer, mut state) = begin(training, listeners)?;
     tell(listeners, &TrainEvent::Started { step: state.step, steps })?;
@@ -132,7 +137,7 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
             return Ok(Outcome::Stopped { step: state.step });
         }
     }
-    // A finished run that is resumed has nothing left to do but to say how it stands.
+    // Killed between its last checkpoint and its summary, a run has nothing left to do but to say how it stands.
     let nll = match last_nll {
         Some(nll) => nll,
         None => evaluate(training, &model, &mut state, listeners)?,
@@ -141,7 +146,7 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
         steps,
         tokens: state.tokens,
         validation_loss: nll.loss(),
-        perplexity: nll.perplexity(),
+        perplexity: Some(nll.perplexity()).filter(|perplexity| perplexity.is_finite()),
         bits_per_byte: nll.bits_per_byte(),
         accuracy: nll.accuracy(),
         best: state.best.unwrap_or((nll.loss(), steps)),
@@ -228,6 +233,10 @@ fn load(checkpoint: &Checkpoint, config: &RunConfig, device: &Device) -> Result<
     let state = TrainState::read(&path)?;
     if state.step != checkpoint.step {
         return Err(TrainError::State { path, what: format!("step is {}, expected {}", state.step, checkpoint.step) });
+    }
+    if state.step > config.train.steps as u64 {
+        let (what, found) = ("`train.steps`".into(), config.train.steps.to_string());
+        return Err(TrainError::Changed { what, found, expected: format!("at least {}, the steps already taken,", state.step) });
     }
     Ok((model, optimizer, state))
 }

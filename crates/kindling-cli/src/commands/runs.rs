@@ -44,6 +44,8 @@ fn list(args: &Args, runs: &[RunInfo]) -> anyhow::Result<()> {
 
 fn show(args: &Args, run: &Run) -> anyhow::Result<()> {
     let info = run.info()?;
+    // A damaged summary is an error here, where one run is asked for.
+    run.summary()?;
     let metrics = run.metrics()?;
     if args.json {
         let mut value = as_json(&info);
@@ -68,7 +70,7 @@ fn show(args: &Args, run: &Run) -> anyhow::Result<()> {
                 "validation loss",
                 format!("{:.4} nats a token (best {:.4} at step {})", summary.validation_loss, summary.best.0, summary.best.1),
             ),
-            ("perplexity", format!("{:.2}", summary.perplexity)),
+            ("perplexity", output::perplexity(summary.perplexity)),
             ("bits per byte", output::bits_per_byte(summary.bits_per_byte)),
             ("next-token accuracy", format!("{:.2} %", 100.0 * summary.accuracy)),
             ("tokens", output::count(summary.tokens)),

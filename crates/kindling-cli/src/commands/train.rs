@@ -86,7 +86,9 @@ fn begin(registry: &Registry, args: &Args, train_args: &TrainArgs, progress: &mu
     let mut overrides = train_args.overrides.clone();
     // Before the config is checked, since it may name no data of its own.
     if !train_args.data.is_empty() {
-        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        // Absolute, so that the run can be resumed from elsewhere; a glob stays as it is.
+        let absolute =
+            |path: &PathBuf| if path.exists() { std::path::absolute(path).unwrap_or_else(|_| path.clone()) } else { path.clone() };
         let paths: Vec<_> = train_args.data.iter().map(|path| absolute(path).display().to_string()).collect();
         overrides.push(format!("data.paths={}", serde_json::to_string(&paths)?));
         overrides.extend(["data.packages=[]".to_owned(), "data.validation_packages=[]".to_owned()]);
@@ -95,8 +97,9 @@ fn begin(registry: &Registry, args: &Args, train_args: &TrainArgs, progress: &mu
         overrides.push("data.lossy=true".to_owned());
     }
     let mut config = RunConfig::from_toml(&text, &path.display().to_string(), &overrides)?;
-    // A name that is taken is said before minutes of work.
+    // A name that is taken or impossible is said before minutes of work.
     let name = train_args.name.clone().unwrap_or_else(|| registry.next_name(&config.name));
+    Run::check_name(&name)?;
     if registry.root().join(&name).exists() {
         return Err(kindling_runs::RunsError::Exists(name).into());
     }
@@ -111,10 +114,13 @@ fn begin(registry: &Registry, args: &Args, train_args: &TrainArgs, progress: &mu
 /// A run that stopped, with the data that it began with.
 fn resume(registry: &Registry, name: &str, train_args: &TrainArgs, progress: &mut Progress) -> anyhow::Result<(Run, Prepared)> {
     let mut run = Run::open_for_writing(&registry.resolve(name)?)?;
-    if !train_args.overrides.is_empty() {
-        let config = RunConfig::from_toml(&run.config().to_toml(), "config.toml", &train_args.overrides)?;
-        check_resumable(run.config(), &config)?;
-        run.set_config(config)?;
+    let config = RunConfig::from_toml(&run.config().to_toml(), &format!("config of `{name}`"), &train_args.overrides)?;
+    check_resumable(run.config(), &config)?;
+    if let Ok((checkpoint, _)) = run.last_checkpoint()
+        && checkpoint.step > config.train.steps as u64
+    {
+        let message = format!("`train.steps` is {}, and run `{}` has taken {}", config.train.steps, run.name(), checkpoint.step);
+        return Err(Advice { message, hint: "resume it with more steps, or without `--set train.steps`".into() }.into());
     }
     let dir = PathBuf::from(&run.manifest().data.dir);
     let data = if dir.is_dir() {
@@ -126,6 +132,10 @@ fn resume(registry: &Registry, name: &str, train_args: &TrainArgs, progress: &mu
     };
     progress.clear();
     progress.shards(&data.manifest, &data.dir, data.reused);
+    // Only now that nothing refuses.
+    if config != *run.config() {
+        run.set_config(config)?;
+    }
     Ok((run, data))
 }
 
@@ -177,7 +187,7 @@ fn finished(args: &Args, run: &Run, summary: &Summary, sample: &str) -> anyhow::
     let opened = open(run.dir(), &device::open(&args.device)?)?;
     let mut rows = vec![
         ("validation loss", format!("{:.4} nats a token (best {:.4} at step {})", summary.validation_loss, summary.best.0, summary.best.1)),
-        ("perplexity", format!("{:.2}", summary.perplexity)),
+        ("perplexity", output::perplexity(summary.perplexity)),
         ("bits per byte", output::bits_per_byte(summary.bits_per_byte)),
         ("next-token accuracy", format!("{:.2} %", 100.0 * summary.accuracy)),
         ("tokens/s", format!("{:.0} training on {} with {} threads", summary.tokens_per_s, args.device, rayon::current_num_threads())),
@@ -186,14 +196,20 @@ fn finished(args: &Args, run: &Run, summary: &Summary, sample: &str) -> anyhow::
     ];
     let next = next_commands(args, run);
     rows.extend(next.iter().enumerate().map(|(i, command)| (if i == 0 { "next" } else { "" }, command.clone())));
-    output::text(&format!("sample after {} steps:\n{}\n\n", summary.steps, indent(sample)))?;
+    if !sample.is_empty() {
+        output::text(&format!("sample after {} steps:\n{}\n\n", summary.steps, indent(sample)))?;
+    }
     output::pairs(&rows)
 }
 
 /// Commands that work when they are pasted.
 fn next_commands(args: &Args, run: &Run) -> Vec<String> {
-    let (program, dir, name) = (program(), runs_dir_option(args), run.name());
-    let mut commands = vec![format!("{program} generate {name}{dir} --prompt {}", quoted(&run.config().sample.prompt))];
+    let (program, name) = (program(), run.name());
+    let device = if args.device == "flex" { String::new() } else { format!(" --device {}", args.device) };
+    let dir = runs_dir_option(args) + &device;
+    let prompt = &run.config().sample.prompt;
+    let prompt = if prompt.is_empty() { String::new() } else { format!(" --prompt {}", quoted(prompt)) };
+    let mut commands = vec![format!("{program} generate {name}{dir}{prompt}")];
     let own = run.config().data.paths.iter().find(|path| path.is_file()).cloned();
     let readme = PathBuf::from("README.md");
     if let Some(text) = own.or_else(|| readme.is_file().then_some(readme)) {

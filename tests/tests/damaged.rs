@@ -39,7 +39,7 @@ fn manifest_of_prepared_data() {
         lab.write(&manifest, edit(&text));
         let file = if i == 3 { "validation-00000.bin" } else { "manifest.json" };
         for line in NEED_DATA {
-            lab.check_errors(&[(line, &[file, "damaged", "delete", "prepared"])]);
+            lab.check_errors(&[(line, &[file, "expected", "delete", "prepared"])]);
         }
     }
 }

@@ -79,7 +79,7 @@ pub(crate) struct GenerateArgs {
     #[arg(default_value = "latest")]
     pub(crate) run: String,
     /// What the text begins with; by default the run's own prompt
-    #[arg(long, short)]
+    #[arg(long, short, allow_hyphen_values = true)]
     pub(crate) prompt: Option<String>,
     /// New tokens at most
     #[arg(long, value_name = "N")]

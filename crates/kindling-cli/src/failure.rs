@@ -60,6 +60,25 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         .or_else(|| of(error, RunsError::hint))
         .or_else(|| of(error, TokenizerError::hint))
         .or_else(|| of(error, TrainError::hint))
+        .or_else(|| error.chain().find_map(|cause| io_hint(cause.downcast_ref::<std::io::Error>()?)))
+        .or_else(|| Some("`kindling help` shows how each command is used".into()))
+}
+
+/// What an I/O error means for a user, by its kind.
+fn io_hint(error: &std::io::Error) -> Option<String> {
+    let elsewhere = "choose another folder for what is written, with `--runs-dir` or `--data-dir`";
+    Some(match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::FileTooLarge | ErrorKind::QuotaExceeded => {
+            format!(
+                "free some space, or {elsewhere}; what was saved before is untouched, and `kindling train --resume RUN` goes on from it"
+            )
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => format!("change the permissions of the path, or {elsewhere}"),
+        ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty => format!("something else has that name; {elsewhere}"),
+        ErrorKind::NotFound | ErrorKind::NotADirectory => format!("check the path; to write elsewhere, {elsewhere}"),
+        ErrorKind::IsADirectory => "pass a file, not a folder".into(),
+        _ => return None,
+    })
 }
 
 /// A panic is a mistake of ours; it is said in a form that can be reported.

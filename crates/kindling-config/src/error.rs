@@ -14,10 +14,12 @@ pub enum ConfigError {
         message: String,
     },
     /// A key that no part of the configuration has.
-    #[error("{source_name}: unknown key `{key}`, expected one of {}", quoted(expected))]
+    #[error("{source_name}{}: unknown key `{key}`, expected one of {}", line.map_or(String::new(), |line| format!(", line {line}")), quoted(expected))]
     UnknownKey {
         /// File name, or `--set`.
         source_name: String,
+        /// Line in the file, from 1, where it is known.
+        line: Option<usize>,
         /// The key as found.
         key: String,
         /// Every key that would have been understood there.
@@ -46,17 +48,19 @@ pub enum ConfigError {
 impl ConfigError {
     /// Advice that goes beside the message.
     pub fn hint(&self) -> Option<String> {
-        match self {
+        Some(match self {
             Self::UnknownKey { key, expected, .. } => expected
                 .iter()
                 .map(|candidate| (strsim::damerau_levenshtein(key, candidate), candidate))
                 .min()
                 .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(key.len()) / 3)
-                .map(|(_, candidate)| format!("did you mean `{candidate}`?")),
-            Self::Override { .. } => Some("for example `--set train.steps=500`".into()),
-            Self::Invalid { hint, .. } => hint.clone(),
-            Self::Parse { .. } => None,
-        }
+                .map_or("`docs/formats.md` lists every key".into(), |(_, candidate)| format!("did you mean `{candidate}`?")),
+            Self::Override { .. } => "for example `--set train.steps=500`".into(),
+            Self::Invalid { key, hint, .. } => {
+                hint.clone().unwrap_or_else(|| format!("change it in the config, or pass `--set {key}=VALUE`"))
+            }
+            Self::Parse { .. } => "`docs/formats.md` lists every key with its type; `configs/` has whole examples".into(),
+        })
     }
 }
 

@@ -9,15 +9,16 @@ use crate::ConfigError;
 pub(crate) fn parse<T: DeserializeOwned>(text: &str, source_name: &str, overrides: &[String]) -> Result<T, ConfigError> {
     if overrides.is_empty() {
         // Straight from the text, so that the parser can say line and column.
-        return toml::from_str(text).map_err(|error| explain(&error, source_name));
+        return toml::from_str(text).map_err(|error| explain(&error, source_name, text));
     }
-    let mut table: Table = toml::from_str(text).map_err(|error| explain(&error, source_name))?;
+    let mut table: Table = toml::from_str(text).map_err(|error| explain(&error, source_name, text))?;
     for item in overrides {
         apply(&mut table, item)?;
     }
-    T::deserialize(Value::Table(table)).map_err(|error| {
-        let in_file = toml::from_str::<T>(text).err().is_some_and(|e| e.message() == error.message());
-        explain(&error, if in_file { source_name } else { "--set" })
+    T::deserialize(Value::Table(table)).map_err(|error| match toml::from_str::<T>(text).err() {
+        // The file's own mistake: the parser knows its place.
+        Some(in_file) if in_file.message() == error.message() => explain(&in_file, source_name, text),
+        _ => explain(&error, "--set", ""),
     })
 }
 
@@ -48,14 +49,24 @@ fn apply(table: &mut Table, item: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Turns a TOML error into ours: unknown keys apart, so that they can carry a suggestion.
-fn explain(error: &toml::de::Error, source_name: &str) -> ConfigError {
+/// Turns a TOML error into ours: unknown keys apart, so that they can carry a suggestion, and types in plain words.
+fn explain(error: &toml::de::Error, source_name: &str, text: &str) -> ConfigError {
+    let source_name = source_name.to_owned();
     if let Some(rest) = error.message().strip_prefix("unknown field ") {
         let mut names = rest.split('`').skip(1).step_by(2).map(str::to_owned);
         if let Some(key) = names.next() {
-            return ConfigError::UnknownKey { source_name: source_name.to_owned(), key, expected: names.collect() };
+            let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+            return ConfigError::UnknownKey { source_name, line, key, expected: names.collect() };
         }
     }
-    let message = if error.span().is_some() { error.to_string() } else { error.message().to_owned() };
-    ConfigError::Parse { source_name: source_name.to_owned(), message: message.trim_end().to_owned() }
+    let mut message = error.to_string();
+    for (rust, plain) in [("usize", "a whole number, 0 or above"), ("u64", "a whole number, 0 or above"), ("f64", "a number")] {
+        message = message.replace(&format!("expected {rust}"), &format!("expected {plain}"));
+    }
+    for (rust, plain) in [("struct ", "a table, "), ("sequence", "list"), ("a boolean", "true or false")] {
+        message = message.replace(&format!("expected {rust}"), &format!("expected {plain}"));
+    }
+    // On one line where there is no piece of the file to show.
+    let message = if error.span().is_some() { message.trim_end().to_owned() } else { message.trim_end().replace('\n', ", ") };
+    ConfigError::Parse { source_name, message }
 }

@@ -9,7 +9,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum DataError {
     /// Reading or writing failed; the message names the path.
-    #[error(transparent)]
+    #[error("{0}")]
     Io(#[from] std::io::Error),
     /// A path or glob that matches nothing.
     #[error("`{}` matches no file", .0.display())]
@@ -86,13 +86,16 @@ pub enum DataError {
         /// The version that this program reads.
         expected: u32,
     },
-    /// The tokenizer refuses.
-    #[error("{place}: {error}")]
+    /// The file of a tokenizer; the message names it.
+    #[error("{0}")]
+    TokenizerFile(#[from] TokenizerError),
+    /// The tokenizer refuses a text.
+    #[error("{place}: {source}")]
     Tokenizer {
-        /// The document or file.
+        /// The document.
         place: String,
         /// Why.
-        error: TokenizerError,
+        source: TokenizerError,
     },
 }
 
@@ -100,7 +103,8 @@ impl DataError {
     /// Advice that goes beside the message.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Io(error) => return io_hint(error),
+            // The command knows what an I/O error means for its folders.
+            Self::Io(_) => return None,
             Self::NotFound(_) => "check the spelling; a glob needs quotes, so that the shell leaves it alone".into(),
             Self::Glob { .. } => "for example `--data 'texts/**/*.txt'`".into(),
             Self::Empty(_) => "files that are empty, hidden or excluded do not count".into(),
@@ -113,19 +117,7 @@ impl DataError {
             Self::OneDocument(_) => "use `--set data.split=tail`, or pass several files".into(),
             Self::Version { .. } => "delete the prepared folder; the next run writes it anew".into(),
             Self::Damaged { .. } => "delete the prepared folder; the next run writes it anew".into(),
-            Self::Tokenizer { error, .. } => return error.hint(),
+            Self::TokenizerFile(source) | Self::Tokenizer { source, .. } => return source.hint(),
         })
     }
-}
-
-/// Advice for I/O errors that users meet.
-fn io_hint(error: &std::io::Error) -> Option<String> {
-    use std::io::ErrorKind as Kind;
-    Some(match error.kind() {
-        Kind::NotFound => "check the path".into(),
-        Kind::PermissionDenied => "check the permissions of the path".into(),
-        Kind::StorageFull | Kind::FileTooLarge | Kind::QuotaExceeded => "free some space, or choose another disk with `--data-dir`".into(),
-        Kind::ReadOnlyFilesystem => "choose a writable folder with `--data-dir`".into(),
-        _ => return None,
-    })
 }

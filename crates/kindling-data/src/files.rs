@@ -43,8 +43,10 @@ pub(crate) fn expand(paths: &[PathBuf], exclude: &[String]) -> Result<Vec<Found>
             found.push(Found { path: path.clone(), name, package: None, explicit: true });
         }
     }
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    found.dedup_by(|a, b| a.path == b.path);
+    // A file that is named twice, by different ways, is one document.
+    let absolute = |file: &Found| std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone());
+    found.sort_by_cached_key(absolute);
+    found.dedup_by_key(|file| absolute(file));
     Ok(found)
 }
 

@@ -126,12 +126,16 @@ impl Prepared {
             return Err(DataError::Version { path, found: value["version"].to_string(), expected: MANIFEST_VERSION });
         }
         let manifest = PreparedManifest::deserialize(value).map_err(not_json)?;
+        let shards = manifest.training.shards.iter().chain(&manifest.validation.shards).map(|(name, _)| name.as_str());
+        if let Some(missing) = shards.chain([TOKENIZER]).map(|name| dir.join(name)).find(|path| !path.exists()) {
+            return Err(damaged(&missing, "the file", "missing".into(), "there".into()));
+        }
         let tokenizer_path = dir.join(TOKENIZER);
         let hash = format!("{:032x}", xxh3_128(&fs_err::read(&tokenizer_path)?));
         if hash != manifest.tokenizer_hash {
             return Err(damaged(&tokenizer_path, "the checksum", hash, manifest.tokenizer_hash));
         }
-        let tokenizer = Tokenizer::load(&tokenizer_path).map_err(|error| at(&tokenizer_path, error))?;
+        let tokenizer = Tokenizer::load(&tokenizer_path)?;
         let open = |split: &SplitManifest| -> Result<Shards, DataError> {
             let paths: Vec<_> = split.shards.iter().map(|(name, _)| dir.join(name)).collect();
             let shards = Shards::open(&paths)?;
@@ -185,7 +189,7 @@ pub fn prepare(
     fs_err::create_dir_all(data_dir)?;
     let temp = temp_dir(data_dir)?;
     let tokenizer_path = temp.path().join(TOKENIZER);
-    tokenizer.save(&tokenizer_path).map_err(|error| at(&tokenizer_path, error))?;
+    tokenizer.save(&tokenizer_path)?;
     let total = corpus.stats.n_bytes;
     let mut done = 0;
     let mut advance = |bytes| {
@@ -270,7 +274,7 @@ fn make_tokenizer(
         TokenizerKind::Bpe => BpeTrainer { vocab_size, special_tokens }
             .train_with_progress(&training, &mut |done, total| progress(PrepareEvent::Merges { done, total }))
             .map(Tokenizer::Bpe)
-            .map_err(|error| DataError::Tokenizer { place: "training the tokenizer".into(), error }),
+            .map_err(|source| DataError::Tokenizer { place: "training the tokenizer".into(), source }),
         TokenizerKind::Char => {
             let whole: Vec<&str> = corpus.documents.iter().map(|document| document.text.as_str()).collect();
             // One text needs no separator, and published character-level recipes have none.
@@ -280,7 +284,7 @@ fn make_tokenizer(
         TokenizerKind::Word => Ok(Tokenizer::Word(WordVocab::build(&training, vocab_size, &special_tokens))),
         TokenizerKind::File => {
             let path = config.path.as_deref().expect("validated: kind `file` has a path");
-            Tokenizer::load(path).map_err(|error| at(path, error))
+            Ok(Tokenizer::load(path)?)
         }
     }
 }
@@ -316,7 +320,7 @@ fn write_split(
     for chunk in pieces.chunks(256) {
         let encoded: Vec<_> = chunk.par_iter().map(|piece| encode_document(tokenizer, piece.text, piece.begins)).collect();
         for (piece, ids) in chunk.iter().zip(encoded) {
-            let ids = ids.map_err(|error| DataError::Tokenizer { place: format!("document `{}`", piece.name), error })?;
+            let ids = ids.map_err(|source| DataError::Tokenizer { place: format!("document `{}`", piece.name), source })?;
             let mut current = match open.take() {
                 Some(current) => current,
                 None => {
@@ -340,10 +344,6 @@ fn write_split(
         finish(&mut split, current)?;
     }
     Ok(split)
-}
-
-fn at(path: &Path, error: TokenizerError) -> DataError {
-    DataError::Tokenizer { place: format!("`{}`", path.display()), error }
 }
 
 /// A folder in `dir` that is removed by itself unless it is renamed. It becomes an ordinary one, under the user's umask.

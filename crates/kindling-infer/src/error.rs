@@ -25,6 +25,9 @@ pub enum InferError {
         /// Rows of the model's embedding.
         model: usize,
     },
+    /// A prompt that the vocabulary cannot express.
+    #[error("the prompt, `sample.prompt`, cannot be encoded: {0}")]
+    Prompt(TokenizerError),
     /// Nothing to begin with.
     #[error("the prompt is empty, and this vocabulary has no token that begins a text")]
     EmptyPrompt,
@@ -41,6 +44,7 @@ impl InferError {
             Self::Model(error) => error.hint(),
             Self::Tokenizer(error) => error.hint(),
             Self::Vocabulary { .. } => Some("use the tokenizer saved in the same run".into()),
+            Self::Prompt(_) => Some("pass another `--prompt`, or change `sample.prompt` with `--set`".into()),
             Self::EmptyPrompt => Some("pass `--prompt TEXT`, or set `sample.prompt`".into()),
             Self::NotFinite(_) => Some("the weights hold NaN or infinite values; use an earlier checkpoint".into()),
         }

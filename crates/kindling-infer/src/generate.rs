@@ -66,7 +66,7 @@ pub fn generate<'a>(model: &'a Gpt, tokenizer: &'a Tokenizer, config: &SamplingC
 /// A prompt that the vocabulary cannot express, or an empty one where no token begins a text.
 pub fn prompt_ids(tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>, InferError> {
     let mut ids: Vec<u32> = tokenizer.end_of_text().into_iter().collect();
-    ids.extend(tokenizer.encode(prompt)?);
+    ids.extend(tokenizer.encode(prompt).map_err(InferError::Prompt)?);
     if ids.is_empty() { Err(InferError::EmptyPrompt) } else { Ok(ids) }
 }
 

@@ -105,7 +105,7 @@ fn a_prompt_that_cannot_be_expressed_or_is_missing_is_an_error() {
     let model = model(&tokenizer, 16);
     assert!(matches!(generate(&model, &tokenizer, &config("", 5, 1.0), 1), Err(InferError::EmptyPrompt)));
     let error = generate(&model, &tokenizer, &config("abx", 5, 1.0), 1).unwrap_err();
-    assert!(error.to_string().contains('x') && error.hint().is_some(), "{error}");
+    assert!(error.to_string().contains("`x`") && error.hint().is_some(), "{error}");
 }
 
 #[test]

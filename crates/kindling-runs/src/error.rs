@@ -9,7 +9,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum RunsError {
     /// Reading or writing failed; the message names the path.
-    #[error(transparent)]
+    #[error("{0}")]
     Io(#[from] std::io::Error),
     /// The saved configuration does not parse.
     #[error(transparent)]
@@ -18,7 +18,7 @@ pub enum RunsError {
     #[error("run `{0}` exists")]
     Exists(String),
     /// A name that cannot be a folder's.
-    #[error("run name `{0}` is not made of letters, digits, `-`, `_` and `.`, or does not begin with a letter or digit, or is `latest`")]
+    #[error("`{0}` cannot be a run's name, expected letters, digits, `-`, `_` and `.`, the first a letter or digit, and not `latest`")]
     Name(String),
     /// No such run.
     #[error("there is no run `{name}` in `{}`{}", root.display(), among(known))]
@@ -80,22 +80,18 @@ fn because(rejected: &[String]) -> String {
 impl RunsError {
     /// Advice that goes beside the message.
     pub fn hint(&self) -> Option<String> {
-        use std::io::ErrorKind as Kind;
         Some(match self {
-            Self::Io(error) => match error.kind() {
-                Kind::StorageFull | Kind::FileTooLarge | Kind::QuotaExceeded => {
-                    "free some space; the last good checkpoint is untouched, and `kindling train --resume RUN` goes on from it".into()
-                }
-                Kind::PermissionDenied | Kind::ReadOnlyFilesystem => "choose a writable folder with `--runs-dir`".into(),
-                _ => return None,
-            },
+            // The command knows what an I/O error means for its folders.
+            Self::Io(_) => return None,
             Self::Config(error) => return error.hint(),
             Self::Exists(name) => format!("choose another `--name`, or go on with it: `kindling train --resume {name}`"),
             Self::Version { .. } => "it was written by another version of Kindling; use that one, or a newer one".into(),
             Self::Name(_) => "for example `--name spark-wide`".into(),
             Self::Unknown { .. } => "give a run's name, a path, or `latest`; `kindling runs list` shows what there is".into(),
             Self::Locked(_) => "wait for it, or stop it".into(),
-            Self::NoCheckpoint { rejected, .. } if rejected.is_empty() => "it stopped before its first checkpoint; train it anew".into(),
+            Self::NoCheckpoint { run, rejected } if rejected.is_empty() => {
+                format!("it stopped before its first checkpoint; `kindling train --resume {run}` begins it again")
+            }
             Self::NoCheckpoint { .. } => "restore the files from a backup, or train it anew".into(),
             Self::Damaged { .. } => "restore the file from a backup; other checkpoints of the run may be whole".into(),
         })

@@ -119,7 +119,8 @@ impl Run {
 
     /// Whether a folder looks like a run's.
     pub(crate) fn is_run(dir: &Path) -> bool {
-        dir.join(MANIFEST).is_file()
+        // Where one of the two is missing, opening the run says so.
+        dir.join(MANIFEST).is_file() || dir.join(CONFIG).is_file()
     }
 
     /// Whether some process is writing the run now.
@@ -142,19 +143,18 @@ impl Run {
         &self.manifest
     }
 
-    /// The resolved configuration.
+    /// The resolved configuration, as the folder has it.
     pub fn config(&self) -> &RunConfig {
         &self.config
     }
 
-    /// Replaces the saved configuration, as when a resumed run is to take more steps.
+    /// Replaces the saved configuration, as when a resumed run is to take more steps. [`Run::config`] stays what it was
+    /// when the run was opened.
     ///
     /// # Errors
     /// I/O.
-    pub fn set_config(&mut self, config: RunConfig) -> Result<(), RunsError> {
-        write_atomic(&self.dir.join(CONFIG), config.to_toml().as_bytes())?;
-        self.config = config;
-        Ok(())
+    pub fn save_config(&self, config: &RunConfig) -> Result<(), RunsError> {
+        Ok(write_atomic(&self.dir.join(CONFIG), config.to_toml().as_bytes())?)
     }
 
     /// Path of the run's tokenizer, after its checksum was verified.

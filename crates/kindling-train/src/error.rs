@@ -49,6 +49,14 @@ pub enum TrainError {
         /// What does not fit.
         what: String,
     },
+    /// Fewer steps than were taken.
+    #[error("`train.steps` is {steps}, expected at least {taken}, the steps that the run has taken")]
+    StepsTaken {
+        /// Asked for.
+        steps: u64,
+        /// Taken.
+        taken: u64,
+    },
     /// Something that changes the mathematics differs from when the run began.
     #[error("cannot resume: {what} is {found}, expected {expected} as when the run began")]
     Changed {
@@ -76,6 +84,7 @@ impl TrainError {
                 "the last checkpoint is from before; lower `train.lr`, lengthen `train.warmup_steps`, or check the data with `kindling eval --text`".into(),
             ),
             Self::State { .. } => Some("use another checkpoint of the run".into()),
+            Self::StepsTaken { .. } => Some("resume it with more steps, or without `--set train.steps`".into()),
             Self::Changed { .. } => Some("restore it, or train a new run".into()),
         }
     }

@@ -23,8 +23,11 @@ use crate::{AdamW, Listener, TrainError, TrainEvent, TrainState, lr_at, peak_mem
 /// What a training needs.
 #[derive(Debug)]
 pub struct Training<'a> {
-    /// Its folder, locked; its config is what is trained.
+    /// Its folder, locked.
     pub run: &'a Run,
+    /// What is trained: the run's own configuration, or one that [`check_resumable`] allows, which is saved when the
+    /// training begins.
+    pub config: &'a RunConfig,
     /// Its data.
     pub data: &'a Prepared,
     /// Where it is computed, without autodiff.
@@ -71,13 +74,16 @@ pub fn check_resumable(old: &RunConfig, new: &RunConfig) -> Result<(), TrainErro
     (to.log_every, to.eval_every, to.sample_every) = (from.log_every, from.eval_every, from.sample_every);
     (to.checkpoint_every, to.keep_checkpoints) = (from.checkpoint_every, from.keep_checkpoints);
     allowed.sample = new.sample.clone();
-    let (allowed, new) = (allowed.to_toml(), new.to_toml());
-    match allowed.lines().zip(new.lines()).find(|(then, now)| then != now) {
-        Some((then, now)) => {
-            Err(TrainError::Changed { what: "the configuration".into(), found: format!("`{now}`"), expected: format!("`{then}`") })
-        }
-        None => Ok(()),
+    if allowed == *new {
+        return Ok(());
     }
+    let (then, now) = (allowed.to_toml(), new.to_toml());
+    // A line that one has and the other has not is what differs; a changed value is one of each.
+    let only = |a: &str, b: &str| {
+        let line = a.lines().find(|line| !b.lines().any(|other| other == *line));
+        line.map_or("missing".to_owned(), |line| format!("`{line}`"))
+    };
+    Err(TrainError::Changed { what: "the configuration".into(), found: only(&now, &then), expected: only(&then, &now) })
 }
 
 /// Trains the run from its newest checkpoint, or from the beginning, to its last step.
@@ -85,16 +91,21 @@ pub fn check_resumable(old: &RunConfig, new: &RunConfig) -> Result<(), TrainErro
 /// # Errors
 /// A loss that is not finite, a disk that is full, data that is not what the run began with. Whatever was saved before stays.
 pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Result<Outcome, TrainError> {
-    let Training { run, data, stop, .. } = *training;
-    let config = run.config();
+    let Training { run, config, data, stop, .. } = *training;
     let steps = config.train.steps as u64;
-    if let Some(summary) = run.summary()?.filter(|summary| summary.steps == steps) {
-        return Ok(Outcome::Finished(summary));
-    }
     // Said before hours of training, and not at the first sample.
     prompt_ids(&data.tokenizer, &config.sample.prompt)?;
     let sampler = BatchSampler::new(&data.training, config.model.context_len, config.train.batch_size, config.seed)?;
     let (mut model, mut optimizer, mut state) = begin(training, listeners)?;
+    // A damaged summary is none: it is made anew.
+    if let Some(summary) = run.summary().unwrap_or(None).filter(|summary| summary.steps == steps && state.step == steps) {
+        return Ok(Outcome::Finished(summary));
+    }
+    // Only now that nothing refuses is anything of the run changed.
+    if config != run.config() {
+        run.save_config(config)?;
+    }
+    run.rewind_log(state.step)?;
     tell(listeners, &TrainEvent::Started { step: state.step, steps })?;
 
     let started = Instant::now();
@@ -125,13 +136,13 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
         if due(config.train.eval_every) || is_last {
             last_nll = Some(evaluate(training, &model, &mut state, listeners)?);
         }
-        if due(config.train.sample_every) || is_last {
-            sample(training, &model, state.step, listeners)?;
-        }
         let stopped = stop.load(Ordering::Relaxed);
         if due(config.train.checkpoint_every) || is_last || stopped {
             let dir = save(run, CheckpointKind::Last, config.train.keep_checkpoints, &model, Some(&optimizer), &state)?;
             tell(listeners, &TrainEvent::Saved { step: state.step, dir: &dir })?;
+        }
+        if due(config.train.sample_every) || is_last {
+            sample(training, &model, state.step, listeners)?;
         }
         if stopped && !is_last {
             return Ok(Outcome::Stopped { step: state.step });
@@ -196,8 +207,8 @@ pub fn to_tensors(batch: &Batch, device: &Device) -> (Tensor<2, Int>, Tensor<2, 
 
 /// The model, the optimizer and the state that the run begins or goes on with.
 fn begin(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Result<(Gpt, AdamW, TrainState), TrainError> {
-    let Training { run, data, device, .. } = *training;
-    let config = run.config();
+    let Training { run, config, data, device, .. } = *training;
+    check_resumable(run.config(), config)?;
     let data_hash = data.manifest.data_hash();
     let unchanged = |what: &str, found: &str, expected: &str| {
         if found == expected {
@@ -214,11 +225,9 @@ fn begin(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Result
             }
             let (model, optimizer, state) = load(&checkpoint, config, device)?;
             unchanged("the hash of tokenizer and shards", &data_hash, &state.data_hash)?;
-            run.rewind_log(state.step)?;
             Ok((model, optimizer, state))
         }
         Err(RunsError::NoCheckpoint { rejected, .. }) if rejected.is_empty() => {
-            run.rewind_log(0)?;
             let model = Gpt::new(&config.model, config.seed, &autodiff);
             Ok((model, AdamW::new(&config.train), TrainState { data_hash, ..TrainState::default() }))
         }
@@ -235,8 +244,7 @@ fn load(checkpoint: &Checkpoint, config: &RunConfig, device: &Device) -> Result<
         return Err(TrainError::State { path, what: format!("step is {}, expected {}", state.step, checkpoint.step) });
     }
     if state.step > config.train.steps as u64 {
-        let (what, found) = ("`train.steps`".into(), config.train.steps.to_string());
-        return Err(TrainError::Changed { what, found, expected: format!("at least {}, the steps already taken,", state.step) });
+        return Err(TrainError::StepsTaken { steps: config.train.steps as u64, taken: state.step });
     }
     Ok((model, optimizer, state))
 }
@@ -263,7 +271,7 @@ fn evaluate(training: &Training<'_>, model: &Gpt, state: &mut TrainState, listen
 }
 
 fn sample(training: &Training<'_>, model: &Gpt, step: u64, listeners: &mut [&mut dyn Listener]) -> Result<(), TrainError> {
-    let config = training.run.config();
+    let config = training.config;
     let model = model.valid();
     // The same seed at every step: what changes between two samples is the model.
     let pieces = generate(&model, &training.data.tokenizer, &config.sample, config.seed.stream("sample"))?;

@@ -57,13 +57,12 @@ fn version_1_goes_on_training() {
     let (run, data) = (dir.path().join("run"), dir.path().join("data"));
     copy(&fixture("run-v1"), &run);
     copy(&fixture("data-v1"), &data);
-    let mut run = Run::open_for_writing(&run).unwrap();
+    let run = Run::open_for_writing(&run).unwrap();
     let mut config = run.config().clone();
     config.train.steps += 3;
-    run.set_config(config).unwrap();
     let data = Prepared::open(&data).unwrap();
     let stop = AtomicBool::new(false);
-    let outcome = train(&Training { run: &run, data: &data, device: &Device::flex(), stop: &stop }, &mut []).unwrap();
+    let outcome = train(&Training { run: &run, config: &config, data: &data, device: &Device::flex(), stop: &stop }, &mut []).unwrap();
     let Outcome::Finished(summary) = outcome else { panic!("{outcome:?}") };
     assert_eq!((summary.steps, summary.tokens), (203, 203 * 8 * 16));
     assert!(summary.validation_loss < 1.5, "{}", summary.validation_loss);

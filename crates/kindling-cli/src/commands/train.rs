@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use kindling_config::RunConfig;
-use kindling_data::{Prepared, prepare};
-use kindling_infer::open;
-use kindling_runs::{DataRef, Manifest, Registry, Run, Summary};
+use kindling_data::{Prepared, prepare, read_document};
+use kindling_infer::{open, prompt_ids};
+use kindling_runs::{DataRef, Manifest, Registry, Run, RunsError, Summary};
+use kindling_tokenizer::Tokenizer;
 use kindling_train::{Outcome, RunLog, TrainEvent, Training, check_resumable, fit_vocabulary, train};
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_128;
@@ -26,11 +27,10 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
     let device = device::open(&args.device)?;
     let registry = Registry::new(&args.runs_dir);
     let mut progress = Progress::new(args.quiet);
-    let (run, data) = match &train_args.resume {
-        Some(name) => resume(&registry, name, train_args, &mut progress)?,
+    let (run, config, data) = match &train_args.resume {
+        Some(name) => resume(&registry, name, args.quiet, train_args, &mut progress)?,
         None => begin(&registry, args, train_args, &mut progress)?,
     };
-    let config = run.config();
     progress.model(&format!(
         "{} parameters: {} layers, {} heads, d_model {}, context {}; on {} with {} threads",
         output::count(config.model.n_params() as u64),
@@ -53,7 +53,8 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
             last_sample = format!("{prompt}{text}");
         }
     };
-    let outcome = train(&Training { run: &run, data: &data, device: &device, stop: &stop }, &mut [&mut log, &mut terminal]);
+    let outcome =
+        train(&Training { run: &run, config: &config, data: &data, device: &device, stop: &stop }, &mut [&mut log, &mut terminal]);
     progress.clear();
     match outcome? {
         Outcome::Finished(summary) => {
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Stopped { step } => {
-            let command = format!("{} train{} --resume {}", program(), runs_dir_option(args), run.name());
+            let command = format!("{} train{} --resume {}", program(), own_options(args), run.name());
             if args.json {
                 output::json(&json!({ "run": run.name(), "dir": run.dir(), "stopped_at_step": step, "resume": command }))?;
             } else {
@@ -77,7 +78,7 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
 }
 
 /// A new run from a config file.
-fn begin(registry: &Registry, args: &Args, train_args: &TrainArgs, progress: &mut Progress) -> anyhow::Result<(Run, Prepared)> {
+fn begin(registry: &Registry, args: &Args, train_args: &TrainArgs, progress: &mut Progress) -> anyhow::Result<(Run, RunConfig, Prepared)> {
     let path = &train_args.config;
     let text = std::fs::read_to_string(path).map_err(|error| Advice {
         message: format!("cannot read the config `{}`: {error}", path.display()),
@@ -101,42 +102,49 @@ fn begin(registry: &Registry, args: &Args, train_args: &TrainArgs, progress: &mu
     let name = train_args.name.clone().unwrap_or_else(|| registry.next_name(&config.name));
     Run::check_name(&name)?;
     if registry.root().join(&name).exists() {
-        return Err(kindling_runs::RunsError::Exists(name).into());
+        return Err(RunsError::Exists(name).into());
     }
     let data = prepare(&config, &train_args.data_dir, Path::new("."), &mut |event| progress.prepare(event))?;
     progress.clear();
     progress.shards(&data.manifest, &data.dir, data.reused);
     fit_vocabulary(&mut config, data.tokenizer.vocab_size())?;
-    let run = Run::create(registry.root(), &name, &config, manifest(args, &config, &data)?, &data.tokenizer_path())?;
-    Ok((run, data))
+    prompt_ids(&data.tokenizer, &config.sample.prompt)?;
+    let (mut name, manifest) = (name, manifest(args, &config, &data)?);
+    loop {
+        match Run::create(registry.root(), &name, &config, manifest.clone(), &data.tokenizer_path()) {
+            // Another run took the number meanwhile.
+            Err(RunsError::Exists(_)) if train_args.name.is_none() => name = registry.next_name(&config.name),
+            run => return Ok((run?, config, data)),
+        }
+    }
 }
 
 /// A run that stopped, with the data that it began with.
-fn resume(registry: &Registry, name: &str, train_args: &TrainArgs, progress: &mut Progress) -> anyhow::Result<(Run, Prepared)> {
-    let mut run = Run::open_for_writing(&registry.resolve(name)?)?;
+fn resume(
+    registry: &Registry,
+    name: &str,
+    quiet: bool,
+    train_args: &TrainArgs,
+    progress: &mut Progress,
+) -> anyhow::Result<(Run, RunConfig, Prepared)> {
+    let run = Run::open_for_writing(&registry.resolve(name)?)?;
+    run.tokenizer_path()?;
     let config = RunConfig::from_toml(&run.config().to_toml(), &format!("config of `{name}`"), &train_args.overrides)?;
     check_resumable(run.config(), &config)?;
-    if let Ok((checkpoint, _)) = run.last_checkpoint()
-        && checkpoint.step > config.train.steps as u64
-    {
-        let message = format!("`train.steps` is {}, and run `{}` has taken {}", config.train.steps, run.name(), checkpoint.step);
-        return Err(Advice { message, hint: "resume it with more steps, or without `--set train.steps`".into() }.into());
+    if run.summary().unwrap_or(None).is_some_and(|summary| summary.steps == config.train.steps as u64) {
+        line(quiet, &format!("run `{}` is finished: all its {} steps are taken", run.name(), config.train.steps));
     }
     let dir = PathBuf::from(&run.manifest().data.dir);
     let data = if dir.is_dir() {
         Prepared::open(&dir)?
     } else {
         // Its hash is compared with the run's before anything is trained.
-        line(false, &format!("warning: the prepared data `{}` is gone; preparing it anew", dir.display()));
+        line(quiet, &format!("warning: the prepared data `{}` is gone; preparing it anew", dir.display()));
         prepare(run.config(), &train_args.data_dir, Path::new("."), &mut |event| progress.prepare(event))?
     };
     progress.clear();
     progress.shards(&data.manifest, &data.dir, data.reused);
-    // Only now that nothing refuses.
-    if config != *run.config() {
-        run.set_config(config)?;
-    }
-    Ok((run, data))
+    Ok((run, config, data))
 }
 
 fn manifest(args: &Args, config: &RunConfig, data: &Prepared) -> anyhow::Result<Manifest> {
@@ -194,7 +202,7 @@ fn finished(args: &Args, run: &Run, summary: &Summary, sample: &str) -> anyhow::
         ("peak memory", summary.peak_memory_bytes.map_or("unknown on this system".into(), output::mebibytes)),
         ("run", format!("{} (checkpoint of step {})", run.dir().display(), opened.step)),
     ];
-    let next = next_commands(args, run);
+    let next = next_commands(args, run, &opened.tokenizer);
     rows.extend(next.iter().enumerate().map(|(i, command)| (if i == 0 { "next" } else { "" }, command.clone())));
     if !sample.is_empty() {
         output::text(&format!("sample after {} steps:\n{}\n\n", summary.steps, indent(sample)))?;
@@ -203,17 +211,19 @@ fn finished(args: &Args, run: &Run, summary: &Summary, sample: &str) -> anyhow::
 }
 
 /// Commands that work when they are pasted.
-fn next_commands(args: &Args, run: &Run) -> Vec<String> {
+fn next_commands(args: &Args, run: &Run, tokenizer: &Tokenizer) -> Vec<String> {
     let (program, name) = (program(), run.name());
-    let device = if args.device == "flex" { String::new() } else { format!(" --device {}", args.device) };
-    let dir = runs_dir_option(args) + &device;
+    let dir = own_options(args);
     let prompt = &run.config().sample.prompt;
     let prompt = if prompt.is_empty() { String::new() } else { format!(" --prompt {}", quoted(prompt)) };
     let mut commands = vec![format!("{program} generate {name}{dir}{prompt}")];
-    let own = run.config().data.paths.iter().find(|path| path.is_file()).cloned();
-    let readme = PathBuf::from("README.md");
-    if let Some(text) = own.or_else(|| readme.is_file().then_some(readme)) {
-        commands.push(format!("{program} eval {name}{dir} --text {}", quoted(&text.display().to_string())));
+    // A text of the user's own, or what lies here; one that this vocabulary can express.
+    let data = &run.config().data;
+    let can_be_scored =
+        |path: &PathBuf| read_document(path, data.lossy).is_ok_and(|text| tokenizer.encode(&text).is_ok_and(|ids| ids.len() > 1));
+    if let Some(text) = data.paths.iter().chain([&PathBuf::from("README.md")]).find(|path| can_be_scored(path)) {
+        let lossy = if data.lossy { " --lossy" } else { "" };
+        commands.push(format!("{program} eval {name}{dir} --text {}{lossy}", quoted(&text.display().to_string())));
     }
     commands.push(format!("{program} runs show {name}{dir}"));
     commands.push(format!("{program} train{dir} --resume {name} --set train.steps={}", 2 * run.config().train.steps));
@@ -226,8 +236,16 @@ fn quoted(word: &str) -> String {
     if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
-fn runs_dir_option(args: &Args) -> String {
-    if args.runs_dir == Path::new("runs") { String::new() } else { format!(" --runs-dir {}", quoted(&args.runs_dir.display().to_string())) }
+/// The options of this call that the next commands need too.
+fn own_options(args: &Args) -> String {
+    let mut options = String::new();
+    if args.runs_dir != Path::new("runs") {
+        options += &format!(" --runs-dir {}", quoted(&args.runs_dir.display().to_string()));
+    }
+    if args.device != "flex" {
+        options += &format!(" --device {}", args.device);
+    }
+    options
 }
 
 /// This program as the user can call it from here.

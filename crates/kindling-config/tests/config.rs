@@ -1,4 +1,5 @@
 //! What configurations are accepted, and what is said about those that are not.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use kindling_config::{ConfigError, RunConfig};
 
@@ -112,7 +113,7 @@ fn impossible_values_are_said_with_what_would_be_right() {
     check(
         &["data.validation_packages=[\"nope\"]"],
         "`data.validation_packages` is `nope`, expected names that `data.packages` has too",
-        None,
+        Some("change it in the config, or pass `--set data.validation_packages=VALUE`"),
     );
     check(
         &["data.packages=[]"],

@@ -1,4 +1,5 @@
 //! Runs on disk: creation, locks, names, logs, checkpoints that verify, and those that do not.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::path::Path;
 

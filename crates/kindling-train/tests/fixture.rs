@@ -1,4 +1,5 @@
 //! A run and its data as version 1 wrote them still load, score, generate and train on.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;

@@ -53,9 +53,9 @@ fn unknown_keys_are_named_with_a_suggestion() {
 
 #[test]
 fn broken_toml_is_placed() {
-    let error = RunConfig::from_toml(&SPARK.replace("steps = 300", "steps = many"), "spark.toml", &[]).unwrap_err().to_string();
+    let error = RunConfig::from_toml(&SPARK.replace("steps = 320", "steps = many"), "spark.toml", &[]).unwrap_err().to_string();
     assert!(error.starts_with("spark.toml: TOML parse error at line"), "{error}");
-    let error = RunConfig::from_toml(&SPARK.replace("lr = 2e-3", "lr = \"fast\""), "spark.toml", &["train.steps=5".to_owned()])
+    let error = RunConfig::from_toml(&SPARK.replace("lr = 1.5e-3", "lr = \"fast\""), "spark.toml", &["train.steps=5".to_owned()])
         .unwrap_err()
         .to_string();
     assert!(error.starts_with("spark.toml: "), "{error}");
@@ -87,7 +87,7 @@ fn impossible_values_are_said_with_what_would_be_right() {
     );
     check(
         &["train.min_lr=1"],
-        "`train.min_lr` is 1, expected a number from 0 to `train.lr`, 0.002",
+        "`train.min_lr` is 1, expected a number from 0 to `train.lr`, 0.0015",
         Some("change it in the config, or pass `--set train.min_lr=VALUE`"),
     );
     check(

@@ -31,6 +31,7 @@ pub struct Corpus {
 
 /// What was read, and what was left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CorpusStats {
     /// XXH3-128 over names and texts, in hexadecimal: equal hashes, equal corpora.
     pub hash: String,

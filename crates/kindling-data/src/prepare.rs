@@ -107,6 +107,11 @@ impl PreparedManifest {
 }
 
 impl Prepared {
+    /// Whether a folder looks like a prepared one: its manifest is written last.
+    pub fn is_complete(dir: &Path) -> bool {
+        dir.join(MANIFEST).exists()
+    }
+
     /// Opens a prepared folder and verifies every file of it.
     ///
     /// # Errors
@@ -178,7 +183,7 @@ pub fn prepare(
     let corpus = Corpus::read(&config.data, workspace)?;
     progress(PrepareEvent::Read(&corpus.stats));
     let dir = data_dir.join(format!("{}-{}", config.name, key(config, &corpus)?));
-    if dir.join(MANIFEST).exists() {
+    if Prepared::is_complete(&dir) {
         let prepared = Prepared::open(&dir)?;
         check_sizes(&prepared.manifest.training, &prepared.manifest.validation, config)?;
         return Ok(prepared);
@@ -214,14 +219,14 @@ pub fn prepare(
     std::io::Write::write_all(&mut file, &serde_json::to_vec_pretty(&manifest).expect("plain data serialises"))?;
     file.sync_all()?;
     drop(file);
-    if dir.is_dir() && !dir.join(MANIFEST).exists() {
+    if dir.is_dir() && !Prepared::is_complete(&dir) {
         // Without a manifest it is what somebody left of a folder of the same text and settings.
         fs_err::remove_dir_all(&dir)?;
     }
     match fs_err::rename(temp.path(), &dir) {
         Ok(()) => drop(temp.keep()),
         // Another process was faster with the same text and settings.
-        Err(_) if dir.join(MANIFEST).exists() => {}
+        Err(_) if Prepared::is_complete(&dir) => {}
         Err(error) => return Err(error.into()),
     }
     if cfg!(unix) {

@@ -46,7 +46,7 @@ impl InferError {
             Self::Vocabulary { .. } => Some("use the tokenizer saved in the same run".into()),
             Self::Prompt(_) => Some("pass another `--prompt`, or change `sample.prompt` with `--set`".into()),
             Self::EmptyPrompt => Some("pass `--prompt TEXT`, or set `sample.prompt`".into()),
-            Self::NotFinite(_) => Some("the weights hold NaN or infinite values; use an earlier checkpoint".into()),
+            Self::NotFinite(_) => Some("the weights hold NaN or infinite values; train anew with a lower `train.lr`".into()),
         }
     }
 }

@@ -54,8 +54,10 @@ impl ModelError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Io { .. } => None,
-            Self::Format { .. } => Some("the file is damaged; use another checkpoint of the run".into()),
-            Self::Version { .. } => Some("use a checkpoint that this version of Kindling wrote".into()),
+            Self::Format { .. } => {
+                Some("the file is damaged; restore it, or delete its checkpoint's folder, so that the one before is used".into())
+            }
+            Self::Version { .. } => Some("it was written by another program or version; use that one".into()),
             Self::Tensor { .. } => Some("the weights belong to a model of another shape; use the config saved in the same run".into()),
         }
     }

@@ -83,7 +83,7 @@ impl TrainError {
             Self::NotFinite { .. } => Some(
                 "the last checkpoint is from before; lower `train.lr`, lengthen `train.warmup_steps`, or check the data with `kindling eval --text`".into(),
             ),
-            Self::State { .. } => Some("use another checkpoint of the run".into()),
+            Self::State { .. } => Some("restore the file, or delete its checkpoint's folder, so that the one before is used".into()),
             Self::StepsTaken { .. } => Some("resume it with more steps, or without `--set train.steps`".into()),
             Self::Changed { .. } => Some("restore it, or train a new run".into()),
         }

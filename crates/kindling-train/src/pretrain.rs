@@ -41,6 +41,8 @@ pub struct Training<'a> {
 pub enum Outcome {
     /// It reached its last step.
     Finished(Summary),
+    /// It had reached it before; nothing was done.
+    AlreadyFinished(Summary),
     /// It was stopped; everything up to this step is saved.
     Stopped {
         /// Steps taken.
@@ -99,7 +101,7 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
     let (mut model, mut optimizer, mut state) = begin(training, listeners)?;
     // A damaged summary is none: it is made anew.
     if let Some(summary) = run.summary().unwrap_or(None).filter(|summary| summary.steps == steps && state.step == steps) {
-        return Ok(Outcome::Finished(summary));
+        return Ok(Outcome::AlreadyFinished(summary));
     }
     // Only now that nothing refuses is anything of the run changed.
     if config != run.config() {

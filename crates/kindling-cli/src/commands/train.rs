@@ -58,7 +58,12 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
     progress.clear();
     match outcome? {
         Outcome::Finished(summary) => {
-            finished(args, &run, &summary, &last_sample)?;
+            finished(args, &run, &config, &summary, &last_sample)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Outcome::AlreadyFinished(summary) => {
+            line(args.quiet, &format!("run `{}` is finished: all its {} steps are taken", run.name(), summary.steps));
+            finished(args, &run, &config, &summary, &last_sample)?;
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Stopped { step } => {
@@ -131,11 +136,8 @@ fn resume(
     run.tokenizer_path()?;
     let config = RunConfig::from_toml(&run.config().to_toml(), &format!("config of `{name}`"), &train_args.overrides)?;
     check_resumable(run.config(), &config)?;
-    if run.summary().unwrap_or(None).is_some_and(|summary| summary.steps == config.train.steps as u64) {
-        line(quiet, &format!("run `{}` is finished: all its {} steps are taken", run.name(), config.train.steps));
-    }
     let dir = PathBuf::from(&run.manifest().data.dir);
-    let data = if dir.is_dir() {
+    let data = if Prepared::is_complete(&dir) {
         Prepared::open(&dir)?
     } else {
         // Its hash is compared with the run's before anything is trained.
@@ -187,7 +189,7 @@ fn stop_on_signal(quiet: bool) -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn finished(args: &Args, run: &Run, summary: &Summary, sample: &str) -> anyhow::Result<()> {
+fn finished(args: &Args, run: &Run, config: &RunConfig, summary: &Summary, sample: &str) -> anyhow::Result<()> {
     if args.json {
         return output::json(&json!({ "run": run.name(), "dir": run.dir(), "summary": summary, "sample": sample }));
     }
@@ -202,7 +204,7 @@ fn finished(args: &Args, run: &Run, summary: &Summary, sample: &str) -> anyhow::
         ("peak memory", summary.peak_memory_bytes.map_or("unknown on this system".into(), output::mebibytes)),
         ("run", format!("{} (checkpoint of step {})", run.dir().display(), opened.step)),
     ];
-    let next = next_commands(args, run, &opened.tokenizer);
+    let next = next_commands(args, run.name(), config, &opened.tokenizer);
     rows.extend(next.iter().enumerate().map(|(i, command)| (if i == 0 { "next" } else { "" }, command.clone())));
     if !sample.is_empty() {
         output::text(&format!("sample after {} steps:\n{}\n\n", summary.steps, indent(sample)))?;
@@ -211,14 +213,14 @@ fn finished(args: &Args, run: &Run, summary: &Summary, sample: &str) -> anyhow::
 }
 
 /// Commands that work when they are pasted.
-fn next_commands(args: &Args, run: &Run, tokenizer: &Tokenizer) -> Vec<String> {
-    let (program, name) = (program(), run.name());
+fn next_commands(args: &Args, name: &str, config: &RunConfig, tokenizer: &Tokenizer) -> Vec<String> {
+    let program = program();
     let dir = own_options(args);
-    let prompt = &run.config().sample.prompt;
+    let prompt = &config.sample.prompt;
     let prompt = if prompt.is_empty() { String::new() } else { format!(" --prompt {}", quoted(prompt)) };
     let mut commands = vec![format!("{program} generate {name}{dir}{prompt}")];
     // A text of the user's own, or what lies here; one that this vocabulary can express.
-    let data = &run.config().data;
+    let data = &config.data;
     let can_be_scored =
         |path: &PathBuf| read_document(path, data.lossy).is_ok_and(|text| tokenizer.encode(&text).is_ok_and(|ids| ids.len() > 1));
     if let Some(text) = data.paths.iter().chain([&PathBuf::from("README.md")]).find(|path| can_be_scored(path)) {
@@ -226,7 +228,7 @@ fn next_commands(args: &Args, run: &Run, tokenizer: &Tokenizer) -> Vec<String> {
         commands.push(format!("{program} eval {name}{dir} --text {}{lossy}", quoted(&text.display().to_string())));
     }
     commands.push(format!("{program} runs show {name}{dir}"));
-    commands.push(format!("{program} train{dir} --resume {name} --set train.steps={}", 2 * run.config().train.steps));
+    commands.push(format!("{program} train{dir} --resume {name} --set train.steps={}", 2 * config.train.steps));
     commands
 }
 

@@ -128,6 +128,16 @@ fn keys_that_no_config_has() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_training_that_no_memory_holds() {
+    let lab = Lab::with_run();
+    lab.check_errors(&[
+        ("TRAIN --set train.batch_size=1048576 --set model.d_model=16384", &["GiB", "available", "`train.micro_batch_size`"]),
+        ("TRAIN --set model.n_layers=16777216", &["GiB", "available", "`model.n_layers`"]),
+    ]);
+}
+
+#[test]
 fn values_that_are_impossible() {
     let lab = Lab::with_run();
     lab.check_errors(&[
@@ -142,6 +152,8 @@ fn values_that_are_impossible() {
         ("TRAIN --set train.batch_size=0", &["`train.batch_size` is 0", "from 1"]),
         ("TRAIN --set train.eval_every=0", &["`train.eval_every` is 0", "from 1"]),
         ("TRAIN --set model.d_model=99999999999", &["`model.d_model` is 99999999999", "16777216"]),
+        ("TRAIN --set model.vocab_size=16777216 --set model.d_model=16777216", &["`model.d_model`", "parameters", "1.1e12"]),
+        ("TRAIN --set train.beta_2=0.9999999999", &["`train.beta_2`", "below 1"]),
         ("TRAIN --set model.n_layers=-1", &["model.n_layers", "-1", "!usize"]),
         ("TRAIN --set seed=-5", &["seed", "-5", "!u64"]),
         ("TRAIN --set train.lr=-1", &["`train.lr` is -1", "above 0"]),

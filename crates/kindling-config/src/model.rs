@@ -46,8 +46,10 @@ impl Dropout {
     pub const NONE: Self = Self { embedding: 0.0, attention: 0.0, residual: 0.0 };
 }
 
-/// Larger sizes than any model has; they keep products of sizes far from overflow.
+/// Larger sizes than any model has.
 const MAX_SIZE: usize = 1 << 24;
+/// More parameters than any one machine trains; below it no product of sizes overflows.
+const MAX_PARAMS: f64 = (1u64 << 40) as f64;
 
 impl ModelConfig {
     /// Trainable parameters, with the head tied to the token embedding.
@@ -85,12 +87,24 @@ impl ModelConfig {
                 hint: Some(format!("d_model {} can be split into {divisors:?} heads", self.d_model)),
             });
         }
-        if !(self.norm_eps > 0.0 && self.norm_eps.is_finite()) {
+        // As the model computes with it.
+        if !(self.norm_eps as f32 > 0.0 && self.norm_eps.is_finite()) {
             return Err(ConfigError::Invalid {
                 key: "model.norm_eps",
                 found: self.norm_eps.to_string(),
                 expected: "a number above 0".into(),
                 hint: Some("GPT-2 has 1e-5".into()),
+            });
+        }
+        // In floating point, which cannot overflow where the exact count could.
+        let (c, f) = (self.d_model as f64, self.d_ff as f64);
+        let n_params = (self.vocab_size + self.context_len) as f64 * c + self.n_layers as f64 * (4.0 * c * c + 2.0 * c * f);
+        if n_params > MAX_PARAMS {
+            return Err(ConfigError::Invalid {
+                key: "model.d_model",
+                found: format!("{}, which makes {n_params:.1e} parameters with the other sizes", self.d_model),
+                expected: format!("sizes that make at most {MAX_PARAMS:.1e}"),
+                hint: Some("lower `model.d_model`, `model.n_layers` or `model.vocab_size`".into()),
             });
         }
         for (key, p) in [

@@ -239,7 +239,8 @@ impl TrainConfig {
             return Err(invalid("train.min_lr", self.min_lr.to_string(), &format!("a number from 0 to `train.lr`, {}", self.lr)));
         }
         for (key, beta) in [("train.beta_1", self.beta_1), ("train.beta_2", self.beta_2)] {
-            if !(0.0..1.0).contains(&beta) {
+            // As the optimizer computes with it: a decay that rounds to 1 in f32 forgets nothing.
+            if !(0.0..1.0).contains(&(beta as f32)) {
                 return Err(invalid(key, beta.to_string(), "at least 0 and below 1"));
             }
         }
@@ -248,7 +249,7 @@ impl TrainConfig {
                 return Err(invalid(key, value.to_string(), "0 or a number above it"));
             }
         }
-        if !(self.epsilon > 0.0 && self.epsilon.is_finite()) {
+        if !(self.epsilon as f32 > 0.0 && self.epsilon.is_finite()) {
             return Err(invalid("train.epsilon", self.epsilon.to_string(), "a number above 0"));
         }
         Ok(())

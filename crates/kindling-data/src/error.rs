@@ -107,7 +107,9 @@ impl DataError {
             Self::Io(_) => return None,
             Self::NotFound(_) => "check the spelling; a glob needs quotes, so that the shell leaves it alone".into(),
             Self::Glob { .. } => "for example `--data 'texts/**/*.txt'`".into(),
-            Self::Empty(_) => "files that are empty, hidden or excluded do not count".into(),
+            Self::Empty(_) => {
+                "files that are empty, hidden, excluded, in a `.gitignore`, or symbolic links in a folder do not count".into()
+            }
             Self::Binary { .. } => "pass text: plain text, Markdown or source files".into(),
             Self::Utf8 { .. } => "convert the file (`iconv -f latin1 -t utf-8`), or pass `--lossy` to replace such bytes by U+FFFD".into(),
             Self::Cargo(_) => "run inside the workspace with cargo on the PATH, or pass `--data PATH`".into(),

@@ -44,9 +44,9 @@ pub(crate) fn expand(paths: &[PathBuf], exclude: &[String]) -> Result<Vec<Found>
         }
     }
     // A file that is named twice, by different ways, is one document.
-    let absolute = |file: &Found| std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone());
-    found.sort_by_cached_key(absolute);
-    found.dedup_by_key(|file| absolute(file));
+    let place = |file: &Found| std::fs::canonicalize(&file.path).unwrap_or_else(|_| file.path.clone());
+    found.sort_by_cached_key(place);
+    found.dedup_by_key(|file| place(file));
     Ok(found)
 }
 

@@ -35,7 +35,8 @@ pub struct Generation<'a> {
 
 /// Continues `prompt`, which is taken as the beginning of a document.
 ///
-/// Past the context border the last half of a context is kept and computed anew, so that a text can be of any length.
+/// Of a prompt longer than the context the end is seen. Past the context border the last half of a context is kept and
+/// computed anew, so that a text can be of any length.
 ///
 /// # Errors
 /// A prompt that the vocabulary cannot express, or an empty one where no token begins a text.
@@ -85,8 +86,9 @@ impl Generation<'_> {
     fn step(&mut self) -> Result<String, InferError> {
         let context_len = self.model.config().context_len;
         if self.cache.lengths()[0] + self.n_pending > context_len {
-            // At least one token is left to see and one place is free.
-            self.n_pending = self.ids.len().min((context_len / 2).max(1));
+            // Of a long prompt as much as fits; later half, so that not every token starts anew.
+            let most = if self.n_new == 0 { context_len } else { (context_len / 2).max(1) };
+            self.n_pending = self.ids.len().min(most);
             self.cache = self.model.cache(1);
         }
         let pending: Vec<i64> = self.ids[self.ids.len() - self.n_pending..].iter().map(|id| i64::from(*id)).collect();

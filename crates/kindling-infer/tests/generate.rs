@@ -46,7 +46,7 @@ fn without_cache(model: &Gpt, tokenizer: &Tokenizer, config: &SamplingConfig, se
     ids.extend(tokenizer.encode(&config.prompt).unwrap());
     let n_prompt = ids.len();
     let mut sampler = Sampler::new(config, seed);
-    let mut start = if n_prompt > context_len { n_prompt - context_len / 2 } else { 0 };
+    let mut start = n_prompt.saturating_sub(context_len);
     for _ in 0..config.max_new_tokens {
         if ids.len() - start > context_len {
             start = ids.len() - context_len / 2;

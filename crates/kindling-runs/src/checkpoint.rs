@@ -125,7 +125,9 @@ impl Run {
         drop(temp.keep());
         let mut steps = self.checkpoint_steps(kind).map_err(io)?;
         steps.retain(|(_, path)| *path != dir);
-        for (_, path) in steps.iter().rev().skip(keep.saturating_sub(1)) {
+        // Later ones are damaged, or the run would have gone on from them: they are no reason to remove a good one.
+        let (later, earlier): (Vec<_>, Vec<_>) = steps.into_iter().partition(|(other, _)| *other > step);
+        for (_, path) in later.iter().chain(earlier.iter().rev().skip(keep.saturating_sub(1))) {
             fs_err::remove_dir_all(path).map_err(io)?;
         }
         Ok(dir)

@@ -106,6 +106,12 @@ impl Registry {
         Err(unknown(&self.entries()?))
     }
 
+    /// What a user calls a run: its name if it lies in this folder, else its path. [`Registry::resolve`] understands it.
+    pub fn handle(&self, run: &Run) -> String {
+        let here = run.dir().parent() == Some(&self.root);
+        if here { run.name().to_owned() } else { run.dir().display().to_string() }
+    }
+
     /// The first of `base-1`, `base-2`, … that is free.
     pub fn next_name(&self, base: &str) -> String {
         (1u64..).map(|n| format!("{base}-{n}")).find(|name| !self.root.join(name).exists()).expect("some number is free")

@@ -133,9 +133,9 @@ impl Run {
         &self.dir
     }
 
-    /// The name.
+    /// The name: the folder's, also where it was copied or moved since it was made.
     pub fn name(&self) -> &str {
-        &self.manifest.name
+        self.dir.file_name().and_then(|name| name.to_str()).unwrap_or(&self.manifest.name)
     }
 
     /// What it was made from.

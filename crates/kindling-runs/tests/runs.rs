@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 fn create(root: &Path, name: &str, created_unix_ms: i64) -> Result<Run, RunsError> {
     let config = RunConfig::from_toml(include_str!("../../../configs/spark.toml"), "spark.toml", &[]).unwrap();
+    std::fs::create_dir_all(root).unwrap();
     let tokenizer = root.join(".tokenizer.json");
     std::fs::write(&tokenizer, "{}").unwrap();
     let text = String::new;
@@ -139,6 +140,31 @@ fn the_newest_checkpoint_that_verifies_is_the_one_that_loads() {
     std::fs::remove_file(dirs[1].join("checkpoint.json")).unwrap();
     let error = run.last_checkpoint().unwrap_err();
     assert!(matches!(&error, RunsError::NoCheckpoint { rejected, .. } if rejected.len() == 2), "{error}");
+}
+
+#[test]
+fn a_damaged_later_checkpoint_does_not_push_out_a_good_one() {
+    let root = tempfile::tempdir().unwrap();
+    let run = create(root.path(), "a", 1).unwrap();
+    let dirs: Vec<_> = [10, 100].map(|step| checkpoint(&run, step, 2)).into();
+    std::fs::write(dirs[1].join("a.bin"), "damaged").unwrap();
+    checkpoint(&run, 20, 2);
+    assert!(dirs[0].exists() && !dirs[1].exists());
+    assert_eq!(run.last_checkpoint().unwrap().0.step, 20);
+}
+
+#[test]
+fn a_copied_run_is_called_by_its_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = Registry::new(root.path().join("runs"));
+    let dir = create(registry.root(), "a", 1).unwrap().dir().to_owned();
+    std::fs::rename(&dir, registry.root().join("b")).unwrap();
+    let run = Run::open(&registry.resolve("b").unwrap()).unwrap();
+    assert_eq!((run.name(), registry.handle(&run).as_str()), ("b", "b"));
+    let elsewhere = root.path().join("c");
+    std::fs::rename(registry.root().join("b"), &elsewhere).unwrap();
+    let run = Run::open(&elsewhere).unwrap();
+    assert_eq!(registry.resolve(&registry.handle(&run)).unwrap(), elsewhere);
 }
 
 #[test]

@@ -8,6 +8,8 @@ use kindling_model::ModelError;
 use kindling_runs::RunsError;
 use thiserror::Error;
 
+const GIB: f64 = (1u64 << 30) as f64;
+
 /// A training that cannot begin or go on.
 #[derive(Debug, Error)]
 pub enum TrainError {
@@ -49,6 +51,14 @@ pub enum TrainError {
         /// What does not fit.
         what: String,
     },
+    /// More memory than there is.
+    #[error("training this model takes at least {:.1} GiB, and {:.1} GiB are available", needed / GIB, *available as f64 / GIB)]
+    Memory {
+        /// Bytes, estimated from below.
+        needed: f64,
+        /// Bytes that the system has.
+        available: u64,
+    },
     /// Fewer steps than were taken.
     #[error("`train.steps` is {steps}, expected at least {taken}, the steps that the run has taken")]
     StepsTaken {
@@ -81,9 +91,12 @@ impl TrainError {
                 Some(format!("leave `model.vocab_size` out, or set it to {} (a multiple of 64)", tokenizer.next_multiple_of(64)))
             }
             Self::NotFinite { .. } => Some(
-                "the last checkpoint is from before; lower `train.lr`, lengthen `train.warmup_steps`, or check the data with `kindling eval --text`".into(),
+                "checkpoints are as they were; train a new run with a lower `train.lr`, a longer `train.warmup_steps` or a smaller `train.grad_clip`".into(),
             ),
             Self::State { .. } => Some("restore the file, or delete its checkpoint's folder, so that the one before is used".into()),
+            Self::Memory { .. } => {
+                Some("lower `train.micro_batch_size`, which changes only memory, or `model.context_len`, `model.d_model` or `model.n_layers`".into())
+            }
             Self::StepsTaken { .. } => Some("resume it with more steps, or without `--set train.steps`".into()),
             Self::Changed { .. } => Some("restore it, or train a new run".into()),
         }

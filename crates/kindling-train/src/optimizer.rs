@@ -105,6 +105,14 @@ impl AdamW {
             let time = ((time[0] as usize) << 16) + time[1] as usize;
             optimizer.moments.insert(name, Moments { time, first: tensor(first), second: tensor(second) });
         }
+        if let Some(name) = tensors.into_keys().next() {
+            return Err(ModelError::Tensor {
+                path: path.to_owned(),
+                name,
+                found: "there".into(),
+                expected: "no such tensor in this model".into(),
+            });
+        }
         Ok(optimizer)
     }
 }

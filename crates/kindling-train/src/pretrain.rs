@@ -225,7 +225,10 @@ fn begin(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Result
             for error in &rejected {
                 tell(listeners, &TrainEvent::CheckpointRejected { message: &error.to_string() })?;
             }
-            let (model, optimizer, state) = load(&checkpoint, config, device)?;
+            let (model, optimizer, mut state) = load(&checkpoint, config, device)?;
+            // The best weights may be gone, replaced by a later step that is now taken again: then the next are the best.
+            let kept = run.best_checkpoint().is_ok_and(|(best, _)| Some(best.step) == state.best.map(|(_, step)| step));
+            state.best = state.best.filter(|_| kept);
             unchanged("the hash of tokenizer and shards", &data_hash, &state.data_hash)?;
             Ok((model, optimizer, state))
         }

@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use kindling_config::Seed;
+use kindling_config::{ConfigError, Seed};
 use kindling_infer::{StopReason, generate, open};
 use kindling_runs::Registry;
 use serde_json::json;
 
 use crate::args::{Args, GenerateArgs};
+use crate::failure::Advice;
 use crate::progress::line;
 use crate::{device, output};
 
@@ -24,7 +25,13 @@ pub(crate) fn run(args: &Args, generate_args: &GenerateArgs) -> anyhow::Result<E
     config.temperature = temperature.unwrap_or(config.temperature);
     config.top_k = top_k.unwrap_or(config.top_k);
     config.top_p = top_p.unwrap_or(config.top_p);
-    config.validate()?;
+    config.validate().map_err(|error| match error {
+        ConfigError::Invalid { key, .. } => {
+            let option = key.trim_start_matches("sample.").replace('_', "-");
+            Advice { message: error.to_string(), hint: format!("pass another `--{option}`") }.into()
+        }
+        error => anyhow::Error::from(error),
+    })?;
     let seed = Seed(generate_args.seed).stream("sample");
     let mut generation = generate(&opened.model, &opened.tokenizer, &config, seed)?;
     let mut text = String::new();

@@ -11,7 +11,7 @@ use kindling_data::{Prepared, prepare, read_document};
 use kindling_infer::{open, prompt_ids};
 use kindling_runs::{DataRef, Manifest, Registry, Run, RunsError, Summary};
 use kindling_tokenizer::Tokenizer;
-use kindling_train::{Outcome, RunLog, TrainEvent, Training, check_resumable, fit_vocabulary, train};
+use kindling_train::{Outcome, RunLog, TrainEvent, Training, check_memory, check_resumable, fit_vocabulary, train};
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -58,16 +58,16 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
     progress.clear();
     match outcome? {
         Outcome::Finished(summary) => {
-            finished(args, &run, &config, &summary, &last_sample)?;
+            finished(args, &registry, &run, &config, &summary, &last_sample)?;
             Ok(ExitCode::SUCCESS)
         }
         Outcome::AlreadyFinished(summary) => {
             line(args.quiet, &format!("run `{}` is finished: all its {} steps are taken", run.name(), summary.steps));
-            finished(args, &run, &config, &summary, &last_sample)?;
+            finished(args, &registry, &run, &config, &summary, &last_sample)?;
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Stopped { step } => {
-            let command = format!("{} train{} --resume {}", program(), own_options(args), run.name());
+            let command = format!("{} train{} --resume {}", program(), own_options(args), quoted(&registry.handle(&run)));
             if args.json {
                 output::json(&json!({ "run": run.name(), "dir": run.dir(), "stopped_at_step": step, "resume": command }))?;
             } else {
@@ -89,19 +89,21 @@ fn begin(registry: &Registry, args: &Args, train_args: &TrainArgs, progress: &mu
         message: format!("cannot read the config `{}`: {error}", path.display()),
         hint: "pass `--config FILE`; `configs/` of the repository has some to copy".into(),
     })?;
-    let mut overrides = train_args.overrides.clone();
-    // Before the config is checked, since it may name no data of its own.
+    let mut overrides = Vec::new();
+    // Before the config is checked, since it may name no data of its own, and before what the user sets himself.
     if !train_args.data.is_empty() {
         // Absolute, so that the run can be resumed from elsewhere; a glob stays as it is.
         let absolute =
             |path: &PathBuf| if path.exists() { std::path::absolute(path).unwrap_or_else(|_| path.clone()) } else { path.clone() };
         let paths: Vec<_> = train_args.data.iter().map(|path| absolute(path).display().to_string()).collect();
         overrides.push(format!("data.paths={}", serde_json::to_string(&paths)?));
-        overrides.extend(["data.packages=[]".to_owned(), "data.validation_packages=[]".to_owned()]);
+        // What concerns the config's own corpus does not concern the user's.
+        overrides.extend(["data.packages=[]", "data.validation_packages=[]", "data.exclude=[]"].map(str::to_owned));
     }
     if train_args.lossy {
         overrides.push("data.lossy=true".to_owned());
     }
+    overrides.extend(train_args.overrides.iter().cloned());
     let mut config = RunConfig::from_toml(&text, &path.display().to_string(), &overrides)?;
     // A name that is taken or impossible is said before minutes of work.
     let name = train_args.name.clone().unwrap_or_else(|| registry.next_name(&config.name));
@@ -114,6 +116,9 @@ fn begin(registry: &Registry, args: &Args, train_args: &TrainArgs, progress: &mu
     progress.shards(&data.manifest, &data.dir, data.reused);
     fit_vocabulary(&mut config, data.tokenizer.vocab_size())?;
     prompt_ids(&data.tokenizer, &config.sample.prompt)?;
+    if matches!(args.device.as_str(), "flex" | "ndarray") {
+        check_memory(&config)?;
+    }
     let (mut name, manifest) = (name, manifest(args, &config, &data)?);
     loop {
         match Run::create(registry.root(), &name, &config, manifest.clone(), &data.tokenizer_path()) {
@@ -189,7 +194,7 @@ fn stop_on_signal(quiet: bool) -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn finished(args: &Args, run: &Run, config: &RunConfig, summary: &Summary, sample: &str) -> anyhow::Result<()> {
+fn finished(args: &Args, registry: &Registry, run: &Run, config: &RunConfig, summary: &Summary, sample: &str) -> anyhow::Result<()> {
     if args.json {
         return output::json(&json!({ "run": run.name(), "dir": run.dir(), "summary": summary, "sample": sample }));
     }
@@ -204,7 +209,7 @@ fn finished(args: &Args, run: &Run, config: &RunConfig, summary: &Summary, sampl
         ("peak memory", summary.peak_memory_bytes.map_or("unknown on this system".into(), output::mebibytes)),
         ("run", format!("{} (checkpoint of step {})", run.dir().display(), opened.step)),
     ];
-    let next = next_commands(args, run.name(), config, &opened.tokenizer);
+    let next = next_commands(args, &quoted(&registry.handle(run)), config, &opened.tokenizer);
     rows.extend(next.iter().enumerate().map(|(i, command)| (if i == 0 { "next" } else { "" }, command.clone())));
     if !sample.is_empty() {
         output::text(&format!("sample after {} steps:\n{}\n\n", summary.steps, indent(sample)))?;

@@ -1,7 +1,8 @@
 //! Builds the `kindling` binary for a device. Does not run it.
 
 use std::env::consts::EXE_SUFFIX;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -51,20 +52,37 @@ pub(crate) enum Build {
     Failed(u8),
 }
 
-/// Builds the release binary with the default features and `features`, below `target`.
+/// Builds the release binary with the default features and `features`.
 ///
 /// # Errors
 ///
 /// Only if cargo cannot be started.
-pub(crate) fn build(workspace: &Workspace, features: &[&str], target: PathBuf) -> Result<Build> {
+pub(crate) fn build(workspace: &Workspace, features: &[&str]) -> Result<Build> {
     let mut cargo = workspace.locked_cargo(&["build", "--release", "--package", "kindling-cli"]);
     if !features.is_empty() {
         cargo.arg("--features").arg(features.join(","));
     }
-    if target != workspace.target {
-        cargo.arg("--target-dir").arg(&target);
-    }
-    Ok(match run(&mut cargo)? {
+    finish(&mut cargo, &workspace.target)
+}
+
+/// Builds the binary with the GPU backends that Vulkan serves, to be checked and thrown away.
+///
+/// In a target folder of its own: in the usual one, `release/kindling` would become this binary, and the next
+/// `cargo xtask train` or test would link it anew. Without optimisation, which takes most of the time of compiling
+/// Burn once more, and without the backends that the tests cover.
+///
+/// # Errors
+///
+/// Only if cargo cannot be started.
+pub(crate) fn build_for_gpu_check(workspace: &Workspace) -> Result<Build> {
+    let target = workspace.target.join("gpu");
+    let mut cargo = workspace.locked_cargo(&["build", "--release", "--package", "kindling-cli", "--no-default-features"]);
+    cargo.args(["--features", "flex,vulkan", "--target-dir"]).arg(&target).env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
+    finish(&mut cargo, &target)
+}
+
+fn finish(cargo: &mut Command, target: &Path) -> Result<Build> {
+    Ok(match run(cargo)? {
         0 => Build::Done(target.join("release").join(format!("kindling{EXE_SUFFIX}"))),
         code => Build::Failed(code),
     })

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use crate::binary::{Build, build};
+use crate::binary::{Build, build_for_gpu_check};
 use crate::test::{TestArgs, Tested, Totals, test};
 use crate::tidy;
 use crate::train::{TrainArgs, Trained, train};
@@ -183,11 +183,9 @@ fn check_vulkan(workspace: &Workspace) -> Result<Outcome> {
         )));
     };
     println!("driver: {driver}");
-    // A target folder of its own: in the usual one, `release/kindling` would become the binary with the GPU backends,
-    // and the next `cargo xtask train` or test would relink it. The price is a second build of Burn.
-    match build(workspace, &["vulkan", "wgpu"], workspace.target.join("gpu"))? {
+    match build_for_gpu_check(workspace)? {
         // Unlike a failed build of the default features this one says nothing about the other stages.
-        Build::Failed(code) => Ok(Outcome::Failed(format!("the build with `vulkan` and `wgpu`: exit code {code}"))),
+        Build::Failed(code) => Ok(Outcome::Failed(format!("the build with `vulkan`: exit code {code}"))),
         Build::Done(binary) => {
             let mut kindling = Command::new(binary);
             kindling.args(["devices", "--check"]).current_dir(&workspace.root);

@@ -67,7 +67,7 @@ pub(crate) fn command(workspace: &Workspace, args: &TestArgs) -> Result<u8> {
 /// Builds the binary, runs the tests and echoes their output.
 pub(crate) fn test(workspace: &Workspace, args: &TestArgs) -> Result<Tested> {
     // The end-to-end tests run the binary that lies in the target folder, and `cargo test` does not build it for them.
-    let binary = build(workspace, &[], workspace.target.clone())?;
+    let binary = build(workspace, &[])?;
     if let Build::Failed(code) = binary {
         return Ok(Tested::NotBuilt(code));
     }

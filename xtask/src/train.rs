@@ -59,7 +59,7 @@ pub(crate) fn train(workspace: &Workspace, args: &TrainArgs) -> Result<Trained> 
     eprintln!("building kindling{with}, then running {}", line(&kindling_args));
 
     let features = Vec::from_iter(feature);
-    let binary = match build(workspace, &features, workspace.target.clone())? {
+    let binary = match build(workspace, &features)? {
         Build::Done(binary) => binary,
         Build::Failed(code) => return Ok(Trained::NotBuilt(code)),
     };

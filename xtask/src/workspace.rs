@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn exit_codes_are_passed_on() {
-        for (script, expected) in [("exit 0", 0), ("exit 3", 3), ("kill -INT $$", 130)] {
+        for (script, expected) in [("exit 0", 0), ("exit 3", 3), ("kill -TERM $$", 143)] {
             let code = run(Command::new("sh").args(["-c", script])).expect("a shell");
             assert_eq!(code, expected, "{script}");
         }

@@ -185,7 +185,7 @@ fn check_vulkan(workspace: &Workspace) -> Result<Outcome> {
     println!("driver: {driver}");
     match build_for_gpu_check(workspace)? {
         // Unlike a failed build of the default features this one says nothing about the other stages.
-        Build::Failed(code) => Ok(Outcome::Failed(format!("the build with `vulkan`: exit code {code}"))),
+        Build::Failed(code) => Ok(Outcome::Failed(format!("the build with `wgpu`: exit code {code}"))),
         Build::Done(binary) => {
             let mut kindling = Command::new(binary);
             kindling.args(["devices", "--check"]).current_dir(&workspace.root);

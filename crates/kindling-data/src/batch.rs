@@ -78,7 +78,7 @@ impl BatchSampler {
         Ok(Self { key: seed.stream("batches"), context_len, batch_size })
     }
 
-    /// The batch of `step`, counted from 0: [B, T] with B = batch size and T = context length.
+    /// The batch of `step`, counted from 0: `[B, T]` with B = batch size and T = context length.
     pub fn batch_at(&self, shards: &Shards, step: u64) -> Batch {
         let mut batch = Batch::with_capacity(self.batch_size, self.context_len);
         let choices = shards.n_tokens() - self.context_len as u64;

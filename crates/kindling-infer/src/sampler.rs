@@ -19,7 +19,7 @@ impl Sampler {
         Self { temperature: config.temperature, top_k: config.top_k, top_p: config.top_p, rng: ChaCha8Rng::seed_from_u64(seed) }
     }
 
-    /// Draws one of the tokens that `logits` [V] weigh: the k likeliest, of those the fewest that reach probability
+    /// Draws one of the tokens that `logits`, `[V]`, weigh: the k likeliest, of those the fewest that reach probability
     /// p together, each with its share. Temperature 0 takes the likeliest; ties go to the lowest id.
     ///
     /// # Panics

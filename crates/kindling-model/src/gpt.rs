@@ -55,9 +55,9 @@ struct Mlp {
 /// The loss of a batch as a sum and a weight, never only as a mean: means of unequal counts do not add up.
 #[derive(Clone, Debug)]
 pub struct Loss {
-    /// [1]: sum over the batch of weight × negative log-likelihood, in nats.
+    /// `[1]`: sum over the batch of weight × negative log-likelihood, in nats.
     pub nats: Tensor<1>,
-    /// [1]: sum of the weights, the count of tokens that count.
+    /// `[1]`: sum of the weights, the count of tokens that count.
     pub weight: Tensor<1>,
 }
 
@@ -112,7 +112,7 @@ impl Gpt {
         self.tok_embedding.weight.val().device()
     }
 
-    /// Ids [B, T] to logits [B, T, V]. With a key, activations are dropped as in training.
+    /// Ids `[B, T]` to logits `[B, T, V]`. With a key, activations are dropped as in training.
     ///
     /// # Panics
     /// If T is above `context_len`.
@@ -121,7 +121,7 @@ impl Gpt {
         self.head(self.hidden(ids, key)).reshape([b, t, self.config.vocab_size])
     }
 
-    /// The loss of predicting `targets` [B, T] from `ids` [B, T]; `weights` [B, T] is 0 where a target does not count.
+    /// The loss of predicting `targets` `[B, T]` from `ids` `[B, T]`; `weights` `[B, T]` is 0 where a target does not count.
     pub fn loss(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, weights: Tensor<2>, key: Option<DropoutKey>) -> Loss {
         let logits = self.head(self.hidden(ids, key)); // [N, V]
         let n = logits.dims()[0];
@@ -130,7 +130,7 @@ impl Gpt {
         Loss { nats: (nats * weights.clone()).sum(), weight: weights.sum() }
     }
 
-    /// The negative log-likelihood of each target, in nats, and the likeliest token in its place: both [N], row by row.
+    /// The negative log-likelihood of each target, in nats, and the likeliest token in its place: both `[N]`, row by row.
     pub fn score(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>) -> (Tensor<1>, Tensor<1, Int>) {
         let logits = self.head(self.hidden(ids, None)); // [N, V]
         let n = logits.dims()[0];
@@ -138,7 +138,7 @@ impl Gpt {
         (token_nats(logits, targets.reshape([n])), best)
     }
 
-    /// Everything before the head: ids [B, T] to the normalised residual stream [N, C].
+    /// Everything before the head: ids `[B, T]` to the normalised residual stream `[N, C]`.
     fn hidden(&self, ids: Tensor<2, Int>, key: Option<DropoutKey>) -> Tensor<2> {
         let [b, t] = ids.dims();
         let (c, device) = (self.config.d_model, ids.device());
@@ -158,7 +158,7 @@ impl Gpt {
         self.final_norm.forward(x)
     }
 
-    /// [N, C] to logits [N, V], by the token embedding.
+    /// `[N, C]` to logits `[N, V]`, by the token embedding.
     fn head(&self, x: Tensor<2>) -> Tensor<2> {
         x.matmul(self.tok_embedding.weight.val().transpose())
     }
@@ -170,8 +170,8 @@ impl Gpt {
         KvCache { layers: self.blocks.iter().map(|_| (empty(), empty())).collect(), lengths: vec![0; n_rows] }
     }
 
-    /// Steps every sequence of the cache by its own number of new tokens: of row b of `ids` [B, T] the first
-    /// `n_new[b]` are taken, at least one; what follows them is padding. Gives the logits [B, V] after each row's last.
+    /// Steps every sequence of the cache by its own number of new tokens: of row b of `ids` `[B, T]` the first
+    /// `n_new[b]` are taken, at least one; what follows them is padding. Gives the logits `[B, V]` after each row's last.
     ///
     /// # Panics
     /// If a row has no new token or more than T, or would grow beyond `context_len`.
@@ -216,7 +216,7 @@ impl KvCache {
 }
 
 impl Attention {
-    /// [N, C] to queries, keys and values, each [B, H, T, E].
+    /// `[N, C]` to queries, keys and values, each `[B, H, T, E]`.
     fn split(&self, x: Tensor<2>, b: usize) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
         let [n, c] = x.dims();
         let (t, h) = (n / b, self.n_heads);
@@ -225,7 +225,7 @@ impl Attention {
         (next(), next(), next())
     }
 
-    /// softmax(q·kᵀ / sqrt(E) + mask)·v (Vaswani et al. 2017), projected: [B, H, T, E] to [N, C]. `drop` sees the probabilities.
+    /// softmax(q·kᵀ / sqrt(E) + mask)·v (Vaswani et al. 2017), projected: `[B, H, T, E]` to `[N, C]`. `drop` sees the probabilities.
     fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Tensor<4>, drop: impl Fn(Tensor<4>) -> Tensor<4>) -> Tensor<2> {
         let [b, h, t, e] = q.dims();
         // Scaling the queries costs T·E products a head, scaling the scores T·S.
@@ -250,7 +250,7 @@ fn gelu_tanh(x: Tensor<2>) -> Tensor<2> {
     x * sigmoid(two_z)
 }
 
-/// -ln softmax(logits)[target]: [N, V] and [N] to [N]. The largest logit is taken out first, so that no `exp` overflows.
+/// -ln softmax(logits)[target]: `[N, V]` and `[N]` to `[N]`. The largest logit is taken out first, so that no `exp` overflows.
 fn token_nats(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     let n = logits.dims()[0];
     let largest = logits.clone().detach().max_dim(1); // [N, 1]
@@ -274,7 +274,7 @@ fn cached_mask(seen: &[usize], t: usize, s: usize, device: &Device) -> Tensor<4>
     Tensor::from_data(TensorData::new(mask, [seen.len(), 1, t, s]), device)
 }
 
-/// Writes the first `n_new[b]` of `new` [B, H, T, E] behind what row b of `all` [B, H, context_len, E] holds.
+/// Writes the first `n_new[b]` of `new` `[B, H, T, E]` behind what row b of `all` `[B, H, context_len, E]` holds.
 fn store(all: Tensor<4>, new: Tensor<4>, seen: &[usize], n_new: &[usize]) -> Tensor<4> {
     let [_, h, _, e] = new.dims();
     seen.iter().zip(n_new).enumerate().fold(all, |all, (row, (seen, n))| {

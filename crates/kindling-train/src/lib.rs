@@ -16,7 +16,7 @@ mod state;
 pub use error::TrainError;
 pub use event::{Listener, TrainEvent};
 pub use memory::{check_memory, peak_memory_bytes};
-pub use optimizer::AdamW;
+pub use optimizer::{AdamW, NotFinite};
 pub use pretrain::{Outcome, Training, check_resumable, fit_vocabulary, gradients, to_tensors, train};
 pub use run_log::RunLog;
 pub use schedule::lr_at;

@@ -199,7 +199,7 @@ pub fn gradients(model: &Gpt, batch: &Batch, config: &RunConfig, step: u64) -> R
     Ok((nats / weight, accumulator.grads()))
 }
 
-/// A batch as ids [B, T], targets [B, T] and weights [B, T].
+/// A batch as ids `[B, T]`, targets `[B, T]` and weights `[B, T]`.
 pub fn to_tensors(batch: &Batch, device: &Device) -> (Tensor<2, Int>, Tensor<2, Int>, Tensor<2>) {
     let shape = [batch.n_rows, batch.row_len];
     let ints =

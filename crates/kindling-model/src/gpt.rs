@@ -6,11 +6,12 @@
 
 use burn::module::Module;
 use burn::nn::{Embedding, LayerNorm, Linear};
-use burn::tensor::activation::{sigmoid, softmax};
+use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_config::{ModelConfig, Seed};
+use kindling_kernels::{Mask, causal_attention, dropout, embedding, gelu_linear, layer_norm, linear, linear_cross_entropy, linear_nats};
 
-use crate::dropout::{self, DropoutKey};
+use crate::DropoutKey;
 use crate::init::Init;
 
 /// Standard deviation of GPT-2's initial weights.
@@ -123,39 +124,50 @@ impl Gpt {
 
     /// The loss of predicting `targets` `[B, T]` from `ids` `[B, T]`; `weights` `[B, T]` is 0 where a target does not count.
     pub fn loss(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, weights: Tensor<2>, key: Option<DropoutKey>) -> Loss {
-        let logits = self.head(self.hidden(ids, key)); // [N, V]
-        let n = logits.dims()[0];
+        let x = self.hidden(ids, key); // [N, C]
+        let n = x.dims()[0];
         let weights = weights.reshape([n]);
-        let nats = token_nats(logits, targets.reshape([n]));
-        Loss { nats: (nats * weights.clone()).sum(), weight: weights.sum() }
+        let nats = linear_cross_entropy(x, self.tok_embedding.weight.val(), targets.reshape([n]), weights.clone(), 0.0);
+        Loss { nats, weight: weights.sum() }
     }
 
     /// The negative log-likelihood of each target, in nats, and the likeliest token in its place: both `[N]`, row by row.
     pub fn score(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>) -> (Tensor<1>, Tensor<1, Int>) {
-        let logits = self.head(self.hidden(ids, None)); // [N, V]
-        let n = logits.dims()[0];
-        let best = logits.clone().argmax(1).reshape([n]);
-        (token_nats(logits, targets.reshape([n])), best)
+        let x = self.hidden(ids, None); // [N, C]
+        let n = x.dims()[0];
+        linear_nats(x, self.tok_embedding.weight.val(), targets.reshape([n]))
     }
 
     /// Everything before the head: ids `[B, T]` to the normalised residual stream `[N, C]`.
     fn hidden(&self, ids: Tensor<2, Int>, key: Option<DropoutKey>) -> Tensor<2> {
         let [b, t] = ids.dims();
-        let (c, device) = (self.config.d_model, ids.device());
         assert!(t <= self.config.context_len, "{t} tokens fit the context of {}", self.config.context_len);
-        let positions = Tensor::arange(0..t as i64, &device).reshape([1, t]);
-        let x = self.tok_embedding.forward(ids) + self.pos_embedding.forward(positions); // [B, T, C]
-        let mut x = dropout::apply(x.reshape([b * t, c]), key, 0, self.config.dropout.embedding, b); // [N, C]
-        let mask = causal_mask(t, &self.device());
+        let positions = Tensor::arange(0..t as i64, &ids.device()).reshape([1, t]).repeat_dim(0, b); // [B, T]
+        // What is dropped at a site of the model, numbered in the order of the forward pass.
+        let dropped = |site: u64, p: f64| key.and_then(|key| key.dropout(site, p, b));
+        let drop = |x: Tensor<2>, site, p| match dropped(site, p) {
+            Some(dropped) => dropout(x, &dropped),
+            None => x,
+        };
+        let p = &self.config.dropout;
+        let mut x = drop(self.embed(ids, positions), 0, p.embedding); // [N, C]
         for (layer, block) in self.blocks.iter().enumerate() {
             let site = 1 + 3 * layer as u64;
-            let (q, k, v) = block.attn.split(block.attn_norm.forward(x.clone()), b);
-            let y = block.attn.attend(q, k, v, mask.clone(), |p| dropout::apply(p, key, site, self.config.dropout.attention, b));
-            x = x + dropout::apply(y, key, site + 1, self.config.dropout.residual, b);
-            let y = block.mlp.forward(block.mlp_norm.forward(x.clone()));
-            x = x + dropout::apply(y, key, site + 2, self.config.dropout.residual, b);
+            let qkv = block.attn.qkv(norm(&block.attn_norm, x.clone(), &self.config)); // [N, 3C]
+            let mask = Mask { first: None, dropout: dropped(site, p.attention) };
+            let y = project(&block.attn.proj, causal_attention(qkv, b, block.attn.n_heads, &mask));
+            x = x + drop(y, site + 1, p.residual);
+            let y = block.mlp.forward(norm(&block.mlp_norm, x.clone(), &self.config));
+            x = x + drop(y, site + 2, p.residual);
         }
-        self.final_norm.forward(x)
+        norm(&self.final_norm, x, &self.config)
+    }
+
+    /// The sum of token and position embeddings: ids and positions `[B, T]` to `[N, C]`.
+    fn embed(&self, ids: Tensor<2, Int>, positions: Tensor<2, Int>) -> Tensor<2> {
+        let n = ids.dims().iter().product::<usize>();
+        let positions = embedding(self.pos_embedding.weight.val(), positions.reshape([n]));
+        embedding(self.tok_embedding.weight.val(), ids.reshape([n])) + positions
     }
 
     /// `[N, C]` to logits `[N, V]`, by the token embedding.
@@ -189,22 +201,21 @@ impl Gpt {
             cache.lengths.iter().flat_map(|seen| (0..t).map(move |i| (seen + i).min(context_len - 1) as i64)).collect();
         let positions = Tensor::<2, Int>::from_data(TensorData::new(positions, [b, t]), &device);
         let mask = cached_mask(&cache.lengths, t, total, &self.device());
-        let x = self.tok_embedding.forward(ids) + self.pos_embedding.forward(positions);
-        let mut x = x.reshape([b * t, self.config.d_model]); // [N, C]
+        let mut x = self.embed(ids, positions); // [N, C]
         for (block, (keys, values)) in self.blocks.iter().zip(&mut cache.layers) {
-            let (q, k, v) = block.attn.split(block.attn_norm.forward(x.clone()), b);
+            let (q, k, v) = block.attn.split(norm(&block.attn_norm, x.clone(), &self.config), b);
             keys.inplace(|keys| store(keys, k, &cache.lengths, n_new));
             values.inplace(|values| store(values, v, &cache.lengths, n_new));
             let (k, v) = (keys.clone().slice_dim(2, 0..total), values.clone().slice_dim(2, 0..total)); // [B, H, S, E]
-            x = x + block.attn.attend(q, k, v, mask.clone(), |p| p);
-            x = x.clone() + block.mlp.forward(block.mlp_norm.forward(x));
+            x = x + block.attn.attend(q, k, v, mask.clone());
+            x = x.clone() + block.mlp.forward(norm(&block.mlp_norm, x, &self.config));
         }
         for (seen, n) in cache.lengths.iter_mut().zip(n_new) {
             *seen += n;
         }
         let last: Vec<i64> = n_new.iter().enumerate().map(|(row, n)| (row * t + n - 1) as i64).collect();
         let last = Tensor::<1, Int>::from_data(TensorData::new(last, [b]), &device);
-        self.head(self.final_norm.forward(x.select(0, last)))
+        self.head(norm(&self.final_norm, x.select(0, last), &self.config))
     }
 }
 
@@ -216,52 +227,42 @@ impl KvCache {
 }
 
 impl Attention {
+    /// `[N, C]` to queries, keys and values side by side, `[N, 3C]`.
+    fn qkv(&self, x: Tensor<2>) -> Tensor<2> {
+        project(&self.qkv, x)
+    }
+
     /// `[N, C]` to queries, keys and values, each `[B, H, T, E]`.
     fn split(&self, x: Tensor<2>, b: usize) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
         let [n, c] = x.dims();
         let (t, h) = (n / b, self.n_heads);
-        let mut parts = self.qkv.forward(x).chunk(3, 1).into_iter().map(|part| part.reshape([b, t, h, c / h]).swap_dims(1, 2));
+        let mut parts = self.qkv(x).chunk(3, 1).into_iter().map(|part| part.reshape([b, t, h, c / h]).swap_dims(1, 2));
         let mut next = || parts.next().expect("three chunks");
         (next(), next(), next())
     }
 
-    /// softmax(q·kᵀ / sqrt(E) + mask)·v (Vaswani et al. 2017), projected: `[B, H, T, E]` to `[N, C]`. `drop` sees the probabilities.
-    fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Tensor<4>, drop: impl Fn(Tensor<4>) -> Tensor<4>) -> Tensor<2> {
+    /// softmax(q·kᵀ / sqrt(E) + mask)·v (Vaswani et al. 2017), projected: `[B, H, T, E]` to `[N, C]`.
+    fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Tensor<4>) -> Tensor<2> {
         let [b, h, t, e] = q.dims();
         // Scaling the queries costs T·E products a head, scaling the scores T·S.
         let scores = (q * (e as f64).powf(-0.5)).matmul(k.swap_dims(2, 3)); // [B, H, T, S]
-        let y = drop(softmax(scores + mask, 3)).matmul(v); // [B, H, T, E]
-        self.proj.forward(y.swap_dims(1, 2).reshape([b * t, h * e]))
+        let y = softmax(scores + mask, 3).matmul(v); // [B, H, T, E]
+        project(&self.proj, y.swap_dims(1, 2).reshape([b * t, h * e]))
     }
 }
 
 impl Mlp {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.down.forward(gelu_tanh(self.up.forward(x)))
+        gelu_linear(project(&self.up, x), self.down.weight.val(), self.down.bias.as_ref().map(|bias| bias.val()))
     }
 }
 
-/// 0.5·x·(1 + tanh(z)) with z = sqrt(2/π)·(x + 0.044715·x³) (Hendrycks and Gimpel, arXiv:1606.08415), as GPT-2 has it,
-/// written as x·sigmoid(2z), which is the same number. Burn's own `gelu_approximate` calls `powf` and `tanh`, which
-/// together cost a quarter of a training step on a CPU.
-fn gelu_tanh(x: Tensor<2>) -> Tensor<2> {
-    let scale = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
-    let two_z = x.clone() * (x.clone().square() * (0.044715 * scale) + scale);
-    x * sigmoid(two_z)
+fn project(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
+    linear(x, layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()))
 }
 
-/// -ln softmax(logits)[target]: `[N, V]` and `[N]` to `[N]`. The largest logit is taken out first, so that no `exp` overflows.
-fn token_nats(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-    let n = logits.dims()[0];
-    let largest = logits.clone().detach().max_dim(1); // [N, 1]
-    let shifted = logits - largest;
-    let picked = shifted.clone().gather(1, targets.reshape([n, 1]));
-    (shifted.exp().sum_dim(1).log() - picked).reshape([n])
-}
-
-/// [1, 1, T, T]: 0 where a token may look, [`MASKED`] where it would look ahead.
-fn causal_mask(t: usize, device: &Device) -> Tensor<4> {
-    cached_mask(&[0], t, t, device)
+fn norm(layer: &LayerNorm, x: Tensor<2>, config: &ModelConfig) -> Tensor<2> {
+    layer_norm(x, layer.gamma.val(), layer.beta.as_ref().map(|beta| beta.val()), config.norm_eps)
 }
 
 /// [B, 1, T, S]: token i of a row that has seen `seen` tokens may look at the first `seen + i + 1`.

@@ -1,23 +1,22 @@
 //! AdamW over a module, with decay groups, a global norm, and moments that are kept by parameter path.
 //!
-//! The update of one tensor is Burn's own [`burn::optim::AdamW`]. Burn's module optimizer is not used: it keys its state
-//! by parameter ids, which weights files do not carry, clips each tensor apart, and silently skips state it cannot read.
+//! The update of one tensor is [`kindling_kernels::adamw_step`]. Burn's module optimizer is not used: it keys its state by
+//! parameter ids, which weights files do not carry, clips each tensor apart, and silently skips state it cannot read.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::optim::{AdamWConfig, AdamWState, AdaptiveMomentumState, GradientsParams, Optimizer};
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
 use kindling_config::TrainConfig;
+use kindling_kernels::{adamw, adamw_step, sum_of_squares};
 use kindling_model::ModelError;
 use kindling_model::weights::{HostTensor, read_tensors, to_host, write_tensors};
 
 /// AdamW (Loshchilov and Hutter 2019). Matrices decay; norms and biases, which have one dimension, do not.
 pub struct AdamW {
-    decayed: burn::optim::AdamW,
-    plain: burn::optim::AdamW,
-    grad_clip: f64,
+    config: TrainConfig,
     moments: BTreeMap<String, Moments>,
 }
 
@@ -38,14 +37,7 @@ pub struct NotFinite {
 impl AdamW {
     /// An optimizer without moments.
     pub fn new(config: &TrainConfig) -> Self {
-        let adamw =
-            AdamWConfig::new().with_beta_1(config.beta_1 as f32).with_beta_2(config.beta_2 as f32).with_epsilon(config.epsilon as f32);
-        Self {
-            decayed: adamw.clone().with_weight_decay(config.weight_decay as f32).build(),
-            plain: adamw.with_weight_decay(0.0).build(),
-            grad_clip: config.grad_clip,
-            moments: BTreeMap::new(),
-        }
+        Self { config: config.clone(), moments: BTreeMap::new() }
     }
 
     /// Takes one step and gives back the module and the global norm of the gradients before clipping.
@@ -58,7 +50,8 @@ impl AdamW {
             return Err(NotFinite { parameter: first_not_finite(&module, &grads) });
         }
         // As torch's clip_grad_norm_: the small number keeps a norm of zero harmless.
-        let scale = if self.grad_clip > 0.0 { (self.grad_clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
+        let clip = self.config.grad_clip;
+        let scale = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
         let module = module.map(&mut Step { optimizer: self, grads, lr, scale, path: Vec::new() });
         Ok((module, norm))
     }
@@ -119,7 +112,7 @@ impl AdamW {
 
 impl std::fmt::Debug for AdamW {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AdamW").field("grad_clip", &self.grad_clip).field("n_parameters", &self.moments.len()).finish_non_exhaustive()
+        f.debug_struct("AdamW").field("config", &self.config).field("n_parameters", &self.moments.len()).finish_non_exhaustive()
     }
 }
 
@@ -148,39 +141,31 @@ impl ModuleMapper for Step<'_> {
         let shape = tensor.dims();
         let n = shape.iter().product::<usize>();
         let name = self.path.join(".");
-        let state = self.optimizer.moments.remove(&name).map(|Moments { time, first, second }| {
-            AdamWState::new(AdaptiveMomentumState {
-                time,
-                moment_1: first.reshape(shape),
-                moment_2: second.reshape(shape),
-                max_moment_2: None,
-            })
-        });
-        let adamw = if D >= 2 { &self.optimizer.decayed } else { &self.optimizer.plain };
-        let grad = if self.scale < 1.0 { grad * self.scale } else { grad };
-        let (tensor, state) = adamw.step(self.lr, tensor, grad, state);
-        let momentum = state.expect("AdamW keeps moments").momentum;
-        let moments = Moments { time: momentum.time, first: momentum.moment_1.reshape([n]), second: momentum.moment_2.reshape([n]) };
+        let state = self.optimizer.moments.remove(&name);
+        let time = 1 + state.as_ref().map_or(0, |state| state.time);
+        let moments =
+            state.map(|Moments { first, second, .. }| adamw::Moments { first: first.reshape(shape), second: second.reshape(shape) });
+        let TrainConfig { beta_1, beta_2, epsilon, weight_decay, .. } = self.optimizer.config;
+        let weight_decay = if D >= 2 { weight_decay } else { 0.0 };
+        let step = adamw::Step { lr: self.lr, beta_1, beta_2, epsilon, weight_decay, time, grad_scale: self.scale };
+        let (tensor, moments) = adamw_step(tensor, grad, moments, &step);
+        let moments = Moments { time, first: moments.first.reshape([n]), second: moments.second.reshape([n]) };
         self.optimizer.moments.insert(name, moments);
         Param::from_mapped_value(id, Tensor::from_inner(tensor).require_grad(), mapper)
     }
 }
 
-/// The square root of the sum over all gradients of their squares. Each tensor's sum is taken on the device, the sum
-/// of those on the host in f64.
+/// The square root of the sum over all gradients of their squares; the sum over tensors is taken in f64.
 fn global_norm<M: Module>(module: &M, grads: &GradientsParams) -> f64 {
-    struct Squares<'a>(&'a GradientsParams, Vec<Tensor<1>>);
+    struct Squares<'a>(&'a GradientsParams, f64);
     impl ModuleVisitor for Squares<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.1.extend(self.0.get::<D>(param.id).map(|grad| grad.square().sum()));
+            self.1 += self.0.get::<D>(param.id).map_or(0.0, sum_of_squares);
         }
     }
-    let mut squares = Squares(grads, Vec::new());
+    let mut squares = Squares(grads, 0.0);
     module.visit(&mut squares);
-    if squares.1.is_empty() {
-        return 0.0;
-    }
-    to_host(Tensor::cat(squares.1, 0)).values.iter().map(|square| f64::from(*square)).sum::<f64>().sqrt()
+    squares.1.sqrt()
 }
 
 /// Path of the first parameter whose gradient is not finite.
@@ -194,8 +179,7 @@ fn first_not_finite<M: Module>(module: &M, grads: &GradientsParams) -> String {
             self.1.pop();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let bad = |grad: Tensor<D>| to_host(grad.square().sum()).values.iter().any(|value| !value.is_finite());
-            if self.2.is_none() && self.0.get::<D>(param.id).is_some_and(bad) {
+            if self.2.is_none() && self.0.get::<D>(param.id).is_some_and(|grad| !sum_of_squares(grad).is_finite()) {
                 self.2 = Some(self.1.join("."));
             }
         }

@@ -1,0 +1,15 @@
+//! The computations themselves, over slices, for every instruction set. Knows nothing of Burn.
+
+pub mod adamw;
+pub mod attention;
+pub(crate) mod buffer;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
+pub mod isa;
+pub mod layer_norm;
+pub mod linear;
+pub(crate) mod math;
+pub mod matmul;
+pub(crate) mod rows;
+pub(crate) mod tile;

@@ -1,0 +1,71 @@
+//! Memory that is written before it is read, and pointers that cross threads.
+#![allow(unsafe_code, reason = "every buffer would otherwise be written twice, once with zeros: a tenth of a training step")]
+
+use std::mem::MaybeUninit;
+
+use rayon::prelude::*;
+
+use super::rows::VALUES_PER_TASK;
+
+/// A vector of `n` values that `write` fills.
+///
+/// # Safety
+/// `write` must have written all `n` values when it returns.
+pub(crate) unsafe fn filled<T: Copy>(n: usize, write: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
+    let mut values = Vec::with_capacity(n);
+    write(&mut values.spare_capacity_mut()[..n]);
+    // SAFETY: the capacity is at least n, and the caller vouches that n values are written.
+    unsafe { values.set_len(n) };
+    values
+}
+
+/// Uninitialised room for `n` values.
+pub(crate) fn room<T: Copy>(n: usize) -> Vec<MaybeUninit<T>> {
+    let mut values = Vec::with_capacity(n);
+    // SAFETY: the capacity is n, and a `MaybeUninit` needs no initialisation.
+    unsafe { values.set_len(n) };
+    values
+}
+
+/// Copies `from` into uninitialised room of the same length.
+pub(crate) fn initialised<'a, T: Copy>(room: &'a mut [MaybeUninit<T>], from: &[T]) -> &'a mut [T] {
+    room.write_copy_of_slice(from)
+}
+
+/// A copy, made by all threads.
+pub(crate) fn copied(from: &[f32]) -> Vec<f32> {
+    // SAFETY: the chunks are all that there is.
+    unsafe {
+        filled(from.len(), |room: &mut [MaybeUninit<f32>]| {
+            let chunks = room.par_chunks_mut(VALUES_PER_TASK).zip(from.par_chunks(VALUES_PER_TASK));
+            chunks.for_each(|(room, from)| {
+                initialised(room, from);
+            });
+        })
+    }
+}
+
+/// A pointer that several threads write through, each to places of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<T>(*mut T);
+
+// SAFETY: a `Shared` does nothing by itself; who dereferences what `at` gives vouches that no two threads touch one place.
+unsafe impl<T: Send> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    pub(crate) fn new(pointer: *mut T) -> Self {
+        Self(pointer)
+    }
+
+    /// The pointer, `offset` values further.
+    ///
+    /// # Safety
+    /// The place must lie in the allocation that the pointer came from.
+    #[inline(always)]
+    pub(crate) unsafe fn at(self, offset: usize) -> *mut T {
+        // SAFETY: the caller vouches for the offset.
+        unsafe { self.0.add(offset) }
+    }
+}

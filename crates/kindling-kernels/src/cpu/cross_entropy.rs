@@ -1,0 +1,169 @@
+//! Cross-entropy with the head before it, in chunks of rows; what was a row of logits becomes its gradient, in place.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::isa::{Isa, Kernel, Vector, dispatch};
+use super::math;
+use super::matmul::{Matrix, Nothing, matmul, matmul_add};
+use super::rows::rows_per_task;
+
+/// What is predicted.
+#[derive(Clone, Copy, Debug)]
+pub struct Targets<'a> {
+    /// `[N]`: the id of each row's target.
+    pub ids: &'a [u32],
+    /// `[N]`: what each row counts; 0 ignores it.
+    pub weights: &'a [f32],
+    /// Share of the probability that is spread evenly over the vocabulary (Szegedy et al., arXiv:1512.00567).
+    pub smoothing: f32,
+}
+
+impl Targets<'_> {
+    /// Those of some rows.
+    pub(crate) fn rows(&self, range: Range<usize>) -> Self {
+        Self { ids: &self.ids[range.clone()], weights: &self.weights[range], ..*self }
+    }
+}
+
+/// Logits that exist at once: 256 MiB.
+const LOGITS_AT_ONCE: usize = 1 << 26;
+
+/// Gradients of x `[N, C]` and of the table `[V, C]`.
+pub type Gradients = (Vec<f32>, Vec<f32>);
+
+/// The sum over rows of weight × cross-entropy of `softmax(x·tableᵀ)` in nats, and, if asked for, its gradients: `x`
+/// `[N, C]`, `table` `[V, C]`.
+///
+/// # Panics
+/// If the sizes do not fit, or the target of a row that counts is not below V.
+pub fn linear(isa: Isa, x: Matrix<'_>, table: Matrix<'_>, targets: Targets<'_>, gradients: bool) -> (f64, Option<Gradients>) {
+    let mut nats = 0.0;
+    let mut d_x = Vec::with_capacity(if gradients { x.rows() * x.cols() } else { 0 });
+    let mut d_table: Option<Vec<f32>> = None;
+    for rows in chunks(x.rows(), table.rows()) {
+        let x = x.slice_rows(rows.clone());
+        let mut logits = matmul(isa, x, table.transposed(), Nothing, &Nothing);
+        nats += in_place(isa, &mut logits, table.rows(), targets.rows(rows), gradients);
+        if gradients {
+            let logits = Matrix::new(&logits, x.rows(), table.rows());
+            let part = matmul(isa, logits, table, Nothing, &Nothing);
+            if d_x.is_empty() {
+                d_x = part
+            } else {
+                d_x.extend_from_slice(&part)
+            }
+            match &mut d_table {
+                Some(sum) => matmul_add(isa, logits.transposed(), x, sum),
+                None => d_table = Some(matmul(isa, logits.transposed(), x, Nothing, &Nothing)),
+            }
+        }
+    }
+    (nats, gradients.then(|| (d_x, d_table.unwrap_or_else(|| vec![0.0; table.rows() * table.cols()]))))
+}
+
+/// The cross-entropy of each row in nats, and the likeliest id in place of its target.
+///
+/// # Panics
+/// If the sizes do not fit, or a target is not below V.
+pub fn linear_rows(isa: Isa, x: Matrix<'_>, table: Matrix<'_>, targets: &[u32]) -> (Vec<f32>, Vec<u32>) {
+    let vocab_size = table.rows();
+    assert!(targets.len() == x.rows() && targets.iter().all(|id| (*id as usize) < vocab_size), "{} targets below {vocab_size}", x.rows());
+    let mut out = Vec::with_capacity(targets.len());
+    for rows in chunks(x.rows(), vocab_size) {
+        let mut logits = matmul(isa, x.slice_rows(rows.clone()), table.transposed(), Nothing, &Nothing);
+        let tasks = logits.par_chunks_mut(vocab_size).zip(&targets[rows]);
+        out.par_extend(tasks.map(|(logits, id)| dispatch(isa, Score { logits, id: *id as usize })));
+    }
+    out.into_iter().unzip()
+}
+
+/// Ranges of rows with few enough logits, of about equal size.
+fn chunks(n_rows: usize, vocab_size: usize) -> impl Iterator<Item = Range<usize>> {
+    let n_chunks = (n_rows * vocab_size).div_ceil(LOGITS_AT_ONCE).max(1);
+    let size = n_rows.div_ceil(n_chunks).max(1);
+    (0..n_rows).step_by(size).map(move |from| from..n_rows.min(from + size))
+}
+
+struct Score<'a> {
+    logits: &'a mut [f32],
+    id: usize,
+}
+
+impl Kernel for Score<'_> {
+    type Output = (f32, u32);
+    #[inline(always)]
+    fn run<S: Vector>(self, simd: S) -> (f32, u32) {
+        let largest = math::max(simd, self.logits);
+        let best = self.logits.iter().position(|logit| *logit == largest).unwrap_or(0);
+        let target = self.logits[self.id] - largest;
+        (exp_and_sum(simd, self.logits, largest).ln() - target, best as u32)
+    }
+}
+
+/// Replaces x by e^(x - largest) and gives the sum.
+#[inline(always)]
+fn exp_and_sum<S: Vector>(simd: S, x: &mut [f32], largest: f32) -> f32 {
+    let shift = simd.splat_f32s(largest);
+    math::map(simd, x, |v| math::exp(simd, simd.sub_f32s(v, shift)));
+    math::sum_of(simd, x, |v| v)
+}
+
+/// The sum over rows of weight × cross-entropy, in nats. `logits` `[N, V]` become its gradient, or anything if `gradient` is false.
+///
+/// # Panics
+/// If the sizes do not fit, or the target of a row that counts is not below V.
+pub fn in_place(isa: Isa, logits: &mut [f32], vocab_size: usize, targets: Targets<'_>, gradient: bool) -> f64 {
+    let n = targets.ids.len();
+    assert!(logits.len() == n * vocab_size && targets.weights.len() == n, "{n} rows of {vocab_size} logits");
+    let in_range = |(id, weight): (&u32, &f32)| *weight == 0.0 || (*id as usize) < vocab_size;
+    assert!(targets.ids.iter().zip(targets.weights).all(in_range), "targets are below {vocab_size}");
+    if n == 0 {
+        return 0.0;
+    }
+    let rows = rows_per_task(n, vocab_size);
+    let tasks = logits.par_chunks_mut(rows * vocab_size).enumerate();
+    let part = |(i, logits): (usize, _)| {
+        let targets = targets.rows(i * rows..n.min((i + 1) * rows));
+        dispatch(isa, Rows { logits, vocab_size, targets, gradient })
+    };
+    let sums: Vec<f64> = tasks.map(part).collect();
+    sums.iter().sum()
+}
+
+struct Rows<'a> {
+    logits: &'a mut [f32],
+    vocab_size: usize,
+    targets: Targets<'a>,
+    gradient: bool,
+}
+
+impl Kernel for Rows<'_> {
+    type Output = f64;
+    #[inline(always)]
+    fn run<S: Vector>(self, simd: S) -> f64 {
+        let Self { logits, vocab_size, targets: Targets { ids, weights, smoothing }, gradient } = self;
+        let mut nats = 0.0;
+        for ((row, id), weight) in logits.chunks_exact_mut(vocab_size).zip(ids).zip(weights) {
+            if *weight == 0.0 {
+                row.fill(0.0);
+                continue;
+            }
+            let id = *id as usize;
+            let largest = math::max(simd, row);
+            let share = smoothing / vocab_size as f32;
+            // The largest logit is taken out of all, so that no difference of large numbers is left.
+            let spread = if smoothing > 0.0 { math::sum_of(simd, row, |v| v) - largest * vocab_size as f32 } else { 0.0 };
+            let target = row[id] - largest;
+            let sum = exp_and_sum(simd, row, largest);
+            nats += f64::from(*weight) * f64::from(sum.ln() - (1.0 - smoothing) * target - share * spread);
+            if gradient {
+                let (factor, share_v) = (simd.splat_f32s(weight / sum), simd.splat_f32s(-share * weight));
+                math::map(simd, row, |v| simd.fma(v, factor, share_v));
+                row[id] -= (1.0 - smoothing) * weight;
+            }
+        }
+        nats
+    }
+}

@@ -1,0 +1,105 @@
+//! The innermost loops of a matrix product: a tile of C that stays in registers while k runs, and the panels it reads.
+//!
+//! Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), and the BLIS papers after it.
+#![allow(unsafe_code, reason = "the loops that decide the speed of everything read through pointers, without bounds checks")]
+
+use super::isa::Vector;
+
+/// Vectors in a row of the register tile.
+pub(crate) const TILE_VECTORS: usize = 2;
+
+/// Columns of the register tile.
+#[inline(always)]
+pub(crate) const fn tile_cols<S: Vector>() -> usize {
+    TILE_VECTORS * S::F32_LANES
+}
+
+/// Where a tile's values of A are: value (r, p) stands at `pointer + r * row + p * col`.
+#[derive(Clone, Copy)]
+pub(crate) struct Left {
+    pub(crate) pointer: *const f32,
+    pub(crate) row: usize,
+    pub(crate) col: usize,
+}
+
+/// Where a tile of C goes: value (r, j) to `pointer + r * row + j`, added to what is there or not.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) pointer: *mut f32,
+    pub(crate) row: usize,
+    pub(crate) add: bool,
+}
+
+/// C of `rows` × `cols`, at most one tile, from `k` columns of A and a panel of B: `k` rows of [`tile_cols`] values.
+///
+/// # Safety
+/// All of A's `rows` × `k`, the panel's `k` rows, and the `rows` × `cols` places of C must be valid, the places to be
+/// added to initialised, and no other thread may touch those places meanwhile.
+#[inline(always)]
+pub(crate) unsafe fn tile<S: Vector>(simd: S, rows: usize, cols: usize, k: usize, a: Left, b: *const f32, c: Place) {
+    debug_assert!(rows <= S::TILE_ROWS && cols <= tile_cols::<S>());
+    // SAFETY: handed on from the caller; every arm takes `rows` rows.
+    unsafe {
+        if cols <= S::F32_LANES {
+            rows_of::<S, 1>(simd, rows, cols, k, a, b, c);
+        } else {
+            rows_of::<S, TILE_VECTORS>(simd, rows, cols, k, a, b, c);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn rows_of<S: Vector, const V: usize>(simd: S, rows: usize, cols: usize, k: usize, a: Left, b: *const f32, c: Place) {
+    macro_rules! arms {
+        ($($r:literal)*) => {
+            match rows {
+                // SAFETY: handed on from the caller.
+                $($r if $r <= S::TILE_ROWS => unsafe { registers::<S, $r, V>(simd, cols, k, a, b, c) },)*
+                _ => unreachable!("a tile has between 1 and TILE_ROWS rows"),
+            }
+        };
+    }
+    arms!(1 2 3 4 5 6 7 8 9 10 11 12);
+}
+
+#[inline(always)]
+unsafe fn registers<S: Vector, const R: usize, const V: usize>(simd: S, cols: usize, k: usize, a: Left, b: *const f32, c: Place) {
+    let mut sums = [[simd.splat_f32s(0.0); V]; R];
+    let (mut a_p, mut b_p) = (a.pointer, b);
+    for _ in 0..k {
+        // SAFETY: the caller vouches for k rows of the panel and k columns of A's R rows. `wrapping_add` because the
+        // pointers are moved once more than they are read.
+        unsafe {
+            let mut b_row = [simd.splat_f32s(0.0); V];
+            for (v, value) in b_row.iter_mut().enumerate() {
+                *value = b_p.add(v * S::F32_LANES).cast::<S::f32s>().read_unaligned();
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let value = simd.splat_f32s(*a_p.add(r * a.row));
+                for v in 0..V {
+                    sums[v] = simd.fma(value, b_row[v], sums[v]);
+                }
+            }
+        }
+        a_p = a_p.wrapping_add(a.col);
+        b_p = b_p.wrapping_add(tile_cols::<S>());
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        for (v, sum) in sums.iter().enumerate() {
+            let n = cols.saturating_sub(v * S::F32_LANES).min(S::F32_LANES);
+            // SAFETY: the caller vouches for R rows of `cols` places, initialised where `add`; the mask takes the first n
+            // of this vector's.
+            unsafe {
+                let place = c.pointer.add(r * c.row + v * S::F32_LANES);
+                if n == S::F32_LANES {
+                    let place = place.cast::<S::f32s>();
+                    place.write_unaligned(if c.add { simd.add_f32s(place.read_unaligned(), *sum) } else { *sum });
+                } else if n > 0 {
+                    let mask = simd.mask_between_m32s(0, n as u32);
+                    let sum = if c.add { simd.add_f32s(simd.mask_load_ptr_f32s(mask, place), *sum) } else { *sum };
+                    simd.mask_store_ptr_f32s(mask, place, sum);
+                }
+            }
+        }
+    }
+}

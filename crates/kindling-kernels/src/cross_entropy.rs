@@ -1,0 +1,146 @@
+//! The head and the loss of a language model in one, in chunks of rows, so that `[N, V]` logits need not all exist.
+
+use burn::tensor::{Int, Tensor};
+
+/// The sum over rows of weight × cross-entropy of `softmax(x·tableᵀ)` with the target, in nats, `[1]`: `x` `[N, C]`, `table`
+/// `[V, C]`, `targets` and `weights` `[N]`. A weight of 0 ignores its row. `smoothing` is the share of the probability that
+/// is spread evenly over the vocabulary (Szegedy et al., arXiv:1512.00567).
+///
+/// # Panics
+/// If the sizes do not fit, or a target that counts is not below V.
+pub fn linear_cross_entropy(x: Tensor<2>, table: Tensor<2>, targets: Tensor<1, Int>, weights: Tensor<1>, smoothing: f64) -> Tensor<1> {
+    #[cfg(feature = "flex")]
+    if crate::flex::is_fused(&x) {
+        return fused::linear_cross_entropy(x, table, targets, weights, smoothing);
+    }
+    composed(x, table, targets, weights, smoothing)
+}
+
+/// The same of stock operations.
+pub fn composed(x: Tensor<2>, table: Tensor<2>, targets: Tensor<1, Int>, weights: Tensor<1>, smoothing: f64) -> Tensor<1> {
+    let logits = x.matmul(table.transpose()); // [N, V]
+    let n = logits.dims()[0];
+    let log_p = log_softmax(logits);
+    let picked = log_p.clone().gather(1, targets.reshape([n, 1])).reshape([n]);
+    let nats = if smoothing > 0.0 { picked * (smoothing - 1.0) - log_p.mean_dim(1).reshape([n]) * smoothing } else { -picked };
+    (nats * weights).sum()
+}
+
+/// The largest logit is taken out first, so that no `exp` overflows.
+fn log_softmax(logits: Tensor<2>) -> Tensor<2> {
+    let largest = logits.clone().detach().max_dim(1); // [N, 1]
+    let shifted = logits - largest;
+    shifted.clone() - shifted.exp().sum_dim(1).log()
+}
+
+/// The cross-entropy of each target in nats, and the likeliest id in its place, both `[N]`: what an evaluation needs of
+/// `x` `[N, C]` and `table` `[V, C]`. Not differentiated.
+///
+/// # Panics
+/// If the sizes do not fit, or a target is not below V.
+pub fn linear_nats(x: Tensor<2>, table: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<1, Int>) {
+    #[cfg(feature = "flex")]
+    if crate::flex::is_fused(&x) && !x.is_autodiff() {
+        return fused::linear_nats(x, table, targets);
+    }
+    let logits = x.matmul(table.transpose()); // [N, V]
+    let n = logits.dims()[0];
+    let best = logits.clone().argmax(1).reshape([n]);
+    (-log_softmax(logits).gather(1, targets.reshape([n, 1])).reshape([n]), best)
+}
+
+#[cfg(feature = "flex")]
+mod fused {
+    use burn::backend::autodiff::checkpoint::base::Checkpointer;
+    use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+    use burn::backend::autodiff::grads::Gradients;
+    use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+    use burn::backend::flex::FlexTensor;
+    use burn::backend::tensor::{FloatTensor, IntTensor};
+    use burn::backend::{Autodiff, Backend, Dispatch, Flex, Shape, TensorMetadata, backend_extension};
+    use burn::tensor::{Int, Tensor, TensorData};
+
+    use crate::cpu::cross_entropy::{Targets, linear, linear_rows};
+    use crate::flex::{contiguous, ids, isa, make, matrix, owned, register, scale, values};
+
+    #[backend_extension(Flex, Autodiff)]
+    trait CrossEntropy: Backend {
+        fn linear_cross_entropy(
+            x: FloatTensor<Self>,
+            table: FloatTensor<Self>,
+            targets: IntTensor<Self>,
+            weights: FloatTensor<Self>,
+            smoothing: f64,
+        ) -> FloatTensor<Self>;
+    }
+
+    pub(super) fn linear_cross_entropy(
+        x: Tensor<2>,
+        table: Tensor<2>,
+        targets: Tensor<1, Int>,
+        weights: Tensor<1>,
+        smoothing: f64,
+    ) -> Tensor<1> {
+        let (x, table, targets, weights) = (x.into_dispatch(), table.into_dispatch(), targets.into_dispatch(), weights.into_dispatch());
+        Tensor::from_dispatch(Dispatch::linear_cross_entropy(x, table, targets, weights, smoothing))
+    }
+
+    pub(super) fn linear_nats(x: Tensor<2>, table: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<1, Int>) {
+        let device = x.device();
+        let primitive = |tensor: Tensor<2>| contiguous(tensor.try_into_primitive::<Flex>().expect("a tensor on Flex"));
+        let (x, table) = (primitive(x), primitive(table));
+        let targets = ids(targets.try_into_primitive::<Flex>().expect("a tensor on Flex"));
+        let (nats, best) = linear_rows(isa(), matrix(&x), matrix(&table), &targets);
+        let n = nats.len();
+        let best: Vec<i64> = best.into_iter().map(i64::from).collect();
+        (Tensor::from_data(TensorData::new(nats, [n]), &device), Tensor::from_data(TensorData::new(best, [n]), &device))
+    }
+
+    impl CrossEntropy for Flex {
+        fn linear_cross_entropy(x: FlexTensor, table: FlexTensor, targets: FlexTensor, weights: FlexTensor, smoothing: f64) -> FlexTensor {
+            let (x, table, weights, ids) = (contiguous(x), contiguous(table), contiguous(weights), ids(targets));
+            let targets = Targets { ids: &ids, weights: values(&weights), smoothing: smoothing as f32 };
+            let (nats, _) = linear(isa(), matrix(&x), matrix(&table), targets, false);
+            make(vec![nats as f32], Shape::new([1]))
+        }
+    }
+
+    #[derive(Debug)]
+    struct Step;
+
+    impl Backward<Flex, 2> for Step {
+        /// The gradients of x and of the table if the sum's is 1: the forward pass has everything at hand for them.
+        type State = [FlexTensor; 2];
+
+        fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+            let factor = values(&contiguous(grads.consume::<Flex>(&ops.node)))[0];
+            let ids = ops.parents.map(|parent| parent.map(|parent| parent.id));
+            for (id, gradient) in ids.into_iter().zip(ops.state) {
+                register(grads, id, || scale(owned(gradient), factor));
+            }
+        }
+    }
+
+    impl<C: CheckpointStrategy> CrossEntropy for Autodiff<Flex, C> {
+        fn linear_cross_entropy(
+            x: FloatTensor<Self>,
+            table: FloatTensor<Self>,
+            targets: IntTensor<Self>,
+            weights: FloatTensor<Self>,
+            smoothing: f64,
+        ) -> FloatTensor<Self> {
+            let ((x, x_node), (table, table_node)) = (x.into_parts(), table.into_parts());
+            let (x, table, weights, ids) = (contiguous(x), contiguous(table), contiguous(weights.into_primitive()), ids(targets));
+            let targets = Targets { ids: &ids, weights: values(&weights), smoothing: smoothing as f32 };
+            let sum = |nats: f64| make(vec![nats as f32], Shape::new([1]));
+            match Step.prepare::<C>([x_node, table_node]).compute_bound().stateful() {
+                OpsKind::Tracked(step) => {
+                    let (nats, gradients) = linear(isa(), matrix(&x), matrix(&table), targets, true);
+                    let (d_x, d_table) = gradients.expect("asked for");
+                    step.finish([make(d_x, x.shape()), make(d_table, table.shape())], sum(nats))
+                }
+                OpsKind::UnTracked(step) => step.finish(sum(linear(isa(), matrix(&x), matrix(&table), targets, false).0)),
+            }
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! `cargo xtask`: what cargo cannot say by itself. Links no crate of the workspace, so it builds in moments.
 
+mod bench;
 mod binary;
 mod ci;
 mod test;
@@ -26,6 +27,8 @@ enum Task {
     Train(train::TrainArgs),
     /// Run every test of the workspace and print one total
     Test(test::TestArgs),
+    /// Time what Kindling computes beside its baselines: `train` or `kernels`, with `--help` for their options
+    Bench(bench::BenchArgs),
     /// Check the rules of the workspace that no lint knows
     Tidy,
     /// Run everything that a change has to pass
@@ -47,6 +50,7 @@ fn run(task: Task) -> anyhow::Result<u8> {
     match task {
         Task::Train(args) => train::command(&workspace, &args),
         Task::Test(args) => test::command(&workspace, &args),
+        Task::Bench(args) => bench::command(&workspace, &args),
         Task::Tidy => tidy::command(&workspace),
         Task::Ci(args) => ci::command(&workspace, &args),
     }

@@ -119,7 +119,7 @@ pub(crate) fn make(values: Vec<f32>, shape: Shape) -> FlexTensor {
 pub(crate) fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
     let values = values(tensor);
     let cols = *tensor.shape().last().expect("a tensor of at least one dimension");
-    Matrix::new(values, if cols == 0 { 0 } else { values.len() / cols }, cols)
+    Matrix::new(values, values.len().checked_div(cols).unwrap_or(0), cols)
 }
 
 /// Ids as the kernels take them. What is negative or beyond 32 bits becomes an id that no vocabulary has.

@@ -33,11 +33,11 @@ const TENSOR_FREE: &[&str] =
 
 /// Features of `burn` that choose a backend.
 const BACKENDS: &[&str] = &["flex", "ndarray", "wgpu", "vulkan", "metal", "cuda", "rocm", "tch", "cpu", "webgpu", "simd", "x86-v4"];
-const CHOOSES_BACKEND: &[&str] = &["kindling-cli", "kindling-kernels"];
+const CHOOSES_BACKEND: &[&str] = &["kindling-cli", "kindling-kernels", "kindling-bench"];
 
 /// Dependencies of a binary, and the packages that may have them.
 const BINARY_ONLY: &[&str] = &["anyhow", "clap"];
-const IS_BINARY: &[&str] = &["kindling-cli", "kindling-tests", "xtask"];
+const IS_BINARY: &[&str] = &["kindling-cli", "kindling-bench", "kindling-tests", "xtask"];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {

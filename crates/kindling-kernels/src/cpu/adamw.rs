@@ -59,14 +59,14 @@ impl Kernel for Update<'_> {
         let scale = splat(step.grad_scale);
         let (beta_1, rest_1) = (splat(step.beta_1), splat(1.0 - step.beta_1));
         let (beta_2, rest_2) = (splat(step.beta_2), splat(1.0 - step.beta_2));
-        math::zip(simd, first, gradient, |m, g| simd.fma(beta_1, m, simd.mul_f32s(rest_1, simd.mul_f32s(g, scale))));
-        math::zip(simd, second, gradient, |v, g| {
+        math::zip!(simd, first, gradient, |m, g| simd.fma(beta_1, m, simd.mul_f32s(rest_1, simd.mul_f32s(g, scale))));
+        math::zip!(simd, second, gradient, |v, g| {
             let g = simd.mul_f32s(g, scale);
             simd.fma(beta_2, v, simd.mul_f32s(rest_2, simd.mul_f32s(g, g)))
         });
         let (keep, lr) = (splat(1.0 - step.lr * step.weight_decay), splat(step.lr / (1.0 - step.beta_1.powi(time))));
         let (correction, epsilon) = (splat((1.0 - step.beta_2.powi(time)).recip()), splat(step.epsilon));
-        math::zip_with(simd, parameter, first, second, |p, m, v| {
+        math::zip_with!(simd, parameter, first, second, |p, m, v| {
             let root = simd.add_f32s(simd.sqrt_f32s(simd.mul_f32s(v, correction)), epsilon);
             simd.sub_f32s(simd.mul_f32s(p, keep), simd.div_f32s(simd.mul_f32s(lr, m), root))
         });

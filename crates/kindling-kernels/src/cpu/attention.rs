@@ -16,6 +16,9 @@ use super::math;
 use super::matmul::{copy_rows, interleave};
 use super::tile::{Left, Place, tile, tile_cols};
 
+/// Queries in a block: a multiple of every tile's rows, few enough for their scores to fit the second-level cache.
+const BLOCK: usize = 48;
+
 /// Sizes of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
@@ -32,11 +35,6 @@ pub struct AttentionShape {
 impl AttentionShape {
     fn d_model(&self) -> usize {
         self.n_heads * self.head_dim
-    }
-
-    /// Queries in a block: a multiple of every tile's rows, few enough for the block's scores to fit the second-level cache.
-    fn block(&self) -> usize {
-        48
     }
 
     /// Values from a row of scores to the next. Rows that are a multiple of 4,096 bytes apart would evict one another.
@@ -200,7 +198,7 @@ struct Queries<'a> {
 impl<'a> Queries<'a> {
     #[inline(always)]
     fn new<S: Vector>(from: usize, shape: AttentionShape, visible: Visible<'a>, seq: usize) -> Self {
-        let n = shape.block().min(shape.len - from);
+        let n = BLOCK.min(shape.len - from);
         let first = visible.first.map(|first| &first[seq * shape.len + from..][..n]);
         let lowest = first.map_or(0, |first| first.iter().map(|key| *key as usize).min().unwrap_or(0));
         // A multiple of every panel's width and of every tile's height; never behind the block.
@@ -227,16 +225,7 @@ impl<'a> Queries<'a> {
     /// # Safety
     /// `rows` must hold the block's rows of E values, `panels` the packed keys, and `out` have room for the scores.
     #[inline(always)]
-    unsafe fn scores<S: Vector>(
-        &self,
-        simd: S,
-        rows: *const f32,
-        stride: usize,
-        e: usize,
-        panels: *const f32,
-        out: *mut f32,
-        out_row: usize,
-    ) {
+    unsafe fn scores<S: Vector>(&self, simd: S, rows: Left, e: usize, panels: *const f32, out: Place) {
         let width = tile_cols::<S>();
         for key in (self.first_key..self.from + self.n).step_by(width) {
             // Queries before the panel's first key do not see it.
@@ -244,8 +233,8 @@ impl<'a> Queries<'a> {
             for r in (start..self.n).step_by(S::TILE_ROWS) {
                 // SAFETY: handed on from the caller.
                 unsafe {
-                    let a = Left { pointer: rows.add(r * stride), row: stride, col: 1 };
-                    let c = Place { pointer: out.add(r * out_row + key), row: out_row, add: false };
+                    let a = Left { pointer: rows.pointer.add(r * rows.row), row: rows.row, col: 1 };
+                    let c = Place { pointer: out.pointer.add(r * out.row + key), ..out };
                     tile(simd, (self.n - r).min(S::TILE_ROWS), (self.from + self.n - key).min(width), e, a, panels.add(key * e), c);
                 }
             }
@@ -258,25 +247,14 @@ impl<'a> Queries<'a> {
     /// `weights` must be as [`Queries::scores`] wrote them, with zeros for the keys of a tile that a query does not see,
     /// `panels` the packed values of `len` keys, and `out` have room.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments, reason = "a product has them")]
-    unsafe fn weighted<S: Vector>(
-        &self,
-        simd: S,
-        weights: *const f32,
-        row: usize,
-        len: usize,
-        e: usize,
-        panels: *const f32,
-        out: *mut f32,
-        stride: usize,
-    ) {
+    unsafe fn weighted<S: Vector>(&self, simd: S, weights: Left, len: usize, e: usize, panels: *const f32, out: Place) {
         let width = tile_cols::<S>();
         for j in (0..e).step_by(width) {
             for r in (0..self.n).step_by(S::TILE_ROWS) {
                 // SAFETY: handed on from the caller.
                 unsafe {
-                    let a = Left { pointer: weights.add(r * row + self.first_key), row, col: 1 };
-                    let c = Place { pointer: out.add(r * stride + j), row: stride, add: false };
+                    let a = Left { pointer: weights.pointer.add(r * weights.row + self.first_key), row: weights.row, col: 1 };
+                    let c = Place { pointer: out.pointer.add(r * out.row + j), ..out };
                     let panel = panels.add(j * len + self.first_key * width);
                     tile(simd, (self.n - r).min(S::TILE_ROWS), (e - j).min(width), self.end::<S>(r) - self.first_key, a, panel, c);
                 }
@@ -284,23 +262,12 @@ impl<'a> Queries<'a> {
         }
     }
 
-    /// `out[key] (+)= sum over queries of weights[r, key] * rows[r]`, E values a key.
+    /// `out[key] = sum over queries of weights[r, key] * rows[r]`, E values a key, added to what is there if `out.add`.
     ///
     /// # Safety
     /// As [`Queries::weighted`], with the block's rows packed in `panels`.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments, reason = "a product has them")]
-    unsafe fn gathered<S: Vector>(
-        &self,
-        simd: S,
-        weights: *const f32,
-        row: usize,
-        e: usize,
-        panels: *const f32,
-        out: *mut f32,
-        stride: usize,
-        add: bool,
-    ) {
+    unsafe fn gathered<S: Vector>(&self, simd: S, weights: Left, e: usize, panels: *const f32, out: Place) {
         let width = tile_cols::<S>();
         let end = self.from + self.n;
         for j in (0..e).step_by(width) {
@@ -308,14 +275,24 @@ impl<'a> Queries<'a> {
                 let start = key.saturating_sub(self.from);
                 // SAFETY: handed on from the caller.
                 unsafe {
-                    let a = Left { pointer: weights.add(start * row + key), row: 1, col: row };
-                    let c = Place { pointer: out.add(key * stride + j), row: stride, add };
+                    let a = Left { pointer: weights.pointer.add(start * weights.row + key), row: 1, col: weights.row };
+                    let c = Place { pointer: out.pointer.add(key * out.row + j), ..out };
                     let panel = panels.add(j * self.n + start * width);
                     tile(simd, (end - key).min(S::TILE_ROWS), (e - j).min(width), self.n - start, a, panel, c);
                 }
             }
         }
     }
+}
+
+/// Rows that are read.
+fn rows(pointer: *const f32, row: usize) -> Left {
+    Left { pointer, row, col: 1 }
+}
+
+/// Rows that are written.
+fn place(pointer: *mut f32, row: usize) -> Place {
+    Place { pointer, row, add: false }
 }
 
 /// The forward pass of one head.
@@ -340,7 +317,7 @@ impl Kernel for Forward<'_> {
         let scale = (e as f32).sqrt().recip();
         let keys = buffers.get(0, padded::<S>(len) * e);
         let values = buffers.get(1, len * padded::<S>(e));
-        let scores = buffers.get(2, shape.block() * row);
+        let scores = buffers.get(2, BLOCK * row);
         let factors = buffers.get(3, len);
         // SAFETY: the pointers are to this head's columns of rows of 3C (qkv) and C (out) values, which no other thread
         // writes; the buffers have room for whole panels, for a block of rows of scores, and for a row of factors; every
@@ -348,24 +325,24 @@ impl Kernel for Forward<'_> {
         unsafe {
             pack(simd, qkv.add(c), 3 * c, true, e, len, keys);
             pack(simd, qkv.add(2 * c), 3 * c, false, len, e, values);
-            for from in (0..len).step_by(shape.block()) {
+            for from in (0..len).step_by(BLOCK) {
                 let block = Queries::new::<S>(from, shape, visible, seq);
-                block.scores(simd, qkv.add(from * 3 * c), 3 * c, e, keys, scores, row);
-                let mut inverse = [0.0; 64];
-                for r in 0..block.n {
+                block.scores(simd, rows(qkv.add(from * 3 * c), 3 * c), e, keys, place(scores, row));
+                let mut inverses = [0.0; BLOCK];
+                for (r, inverse) in inverses.iter_mut().take(block.n).enumerate() {
                     let seen = block.keys(r);
-                    let place = |from: usize, to: usize| std::slice::from_raw_parts_mut(scores.add(r * row + from), to - from);
-                    place(block.first_key, seen.start.max(block.first_key)).fill(0.0);
-                    place(seen.end, block.end::<S>(r)).fill(0.0);
-                    let p = place(seen.start, seen.end);
+                    let part = |from: usize, to: usize| std::slice::from_raw_parts_mut(scores.add(r * row + from), to - from);
+                    part(block.first_key, seen.start.max(block.first_key)).fill(0.0);
+                    part(seen.end, block.end::<S>(r)).fill(0.0);
+                    let p = part(seen.start, seen.end);
                     if p.is_empty() {
                         stats.add((from + r) * 2).write_bytes(0, 2);
                         continue;
                     }
                     let largest = math::max(simd, p);
-                    inverse[r] = exp_and_sum(simd, p, scale, largest).recip();
+                    *inverse = exp_and_sum(simd, p, scale, largest).recip();
                     *stats.add((from + r) * 2) = largest;
-                    *stats.add((from + r) * 2 + 1) = inverse[r];
+                    *stats.add((from + r) * 2 + 1) = *inverse;
                     if let Some(dropout) = visible.dropout {
                         let factors = std::slice::from_raw_parts_mut(factors, seen.end);
                         dropout.factors(simd, seq, (head * len + from + r) as u64, factors);
@@ -373,8 +350,8 @@ impl Kernel for Forward<'_> {
                     }
                 }
                 let out = out.add(from * c);
-                block.weighted(simd, scores, row, len, e, values, out, c);
-                for (r, inverse) in inverse[..block.n].iter().enumerate() {
+                block.weighted(simd, rows(scores, row), len, e, values, place(out, c));
+                for (r, inverse) in inverses[..block.n].iter().enumerate() {
                     math::scale(simd, std::slice::from_raw_parts_mut(out.add(r * c), e), *inverse);
                 }
             }
@@ -386,8 +363,8 @@ impl Kernel for Forward<'_> {
 #[inline(always)]
 fn exp_and_sum<S: Vector>(simd: S, x: &mut [f32], scale: f32, largest: f32) -> f32 {
     let (scale, largest) = (simd.splat_f32s(scale), simd.splat_f32s(largest));
-    math::map(simd, x, |v| math::exp(simd, simd.mul_f32s(simd.sub_f32s(v, largest), scale)));
-    math::sum_of(simd, x, |v| v)
+    math::map!(simd, x, |v| math::exp(simd, simd.mul_f32s(simd.sub_f32s(v, largest), scale)));
+    math::sum!(simd, x, |v| v)
 }
 
 /// The backward pass of one head.
@@ -415,10 +392,10 @@ impl Kernel for Backward<'_> {
         let keys = buffers.get(0, padded::<S>(len) * e);
         let values = buffers.get(1, padded::<S>(len) * e);
         let key_rows = buffers.get(2, len * padded::<S>(e));
-        let p = buffers.get(3, shape.block() * row);
-        let d_p = buffers.get(4, shape.block() * row);
-        let block_queries = buffers.get(5, shape.block() * padded::<S>(e));
-        let block_d_out = buffers.get(6, shape.block() * padded::<S>(e));
+        let p = buffers.get(3, BLOCK * row);
+        let d_p = buffers.get(4, BLOCK * row);
+        let block_queries = buffers.get(5, BLOCK * padded::<S>(e));
+        let block_d_out = buffers.get(6, BLOCK * padded::<S>(e));
         let factors = buffers.get(7, len);
         // SAFETY: as in the forward pass; d_qkv is this head's columns of rows of 3C values.
         unsafe {
@@ -433,12 +410,12 @@ impl Kernel for Backward<'_> {
                     d_values.add(t * 3 * c).write_bytes(0, e);
                 }
             }
-            for from in (0..len).step_by(shape.block()).rev() {
-                let add = visible.first.is_some() || from + shape.block() < len;
+            for from in (0..len).step_by(BLOCK).rev() {
+                let add = visible.first.is_some() || from + BLOCK < len;
                 let block = Queries::new::<S>(from, shape, visible, seq);
                 let block_qkv = qkv.add(from * 3 * c);
-                block.scores(simd, block_qkv, 3 * c, e, keys, p, row);
-                block.scores(simd, d_out.add(from * c), c, e, values, d_p, row);
+                block.scores(simd, rows(block_qkv, 3 * c), e, keys, place(p, row));
+                block.scores(simd, rows(d_out.add(from * c), c), e, values, place(d_p, row));
                 for r in 0..block.n {
                     let seen = block.keys(r);
                     let part = |of: *mut f32, from: usize, to: usize| std::slice::from_raw_parts_mut(of.add(r * row + from), to - from);
@@ -468,9 +445,9 @@ impl Kernel for Backward<'_> {
                 }
                 pack(simd, d_out.add(from * c), c, false, block.n, e, block_d_out);
                 pack(simd, block_qkv, 3 * c, false, block.n, e, block_queries);
-                block.gathered(simd, p, row, e, block_d_out, d_values, 3 * c, add);
-                block.gathered(simd, d_p, row, e, block_queries, d_keys, 3 * c, add);
-                block.weighted(simd, d_p, row, len, e, key_rows, d_queries.add(from * 3 * c), 3 * c);
+                block.gathered(simd, rows(p, row), e, block_d_out, Place { add, ..place(d_values, 3 * c) });
+                block.gathered(simd, rows(d_p, row), e, block_queries, Place { add, ..place(d_keys, 3 * c) });
+                block.weighted(simd, rows(d_p, row), len, e, key_rows, place(d_queries.add(from * 3 * c), 3 * c));
             }
         }
     }
@@ -481,7 +458,7 @@ impl Kernel for Backward<'_> {
 #[inline(always)]
 fn d_scores<S: Vector>(simd: S, s: &mut [f32], g: &mut [f32], scale: f32, largest: f32, inverse: f32, delta: f32) {
     let [scale, largest, inverse, delta] = [scale, largest, inverse, delta].map(|value| simd.splat_f32s(value));
-    math::zip_both(simd, s, g, |s, g| {
+    math::zip_both!(simd, s, g, |s, g| {
         let p = simd.mul_f32s(math::exp(simd, simd.mul_f32s(simd.sub_f32s(s, largest), scale)), inverse);
         (p, simd.mul_f32s(simd.mul_f32s(p, simd.sub_f32s(g, delta)), scale))
     });

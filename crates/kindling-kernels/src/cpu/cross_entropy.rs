@@ -106,8 +106,8 @@ impl Kernel for Score<'_> {
 #[inline(always)]
 fn exp_and_sum<S: Vector>(simd: S, x: &mut [f32], largest: f32) -> f32 {
     let shift = simd.splat_f32s(largest);
-    math::map(simd, x, |v| math::exp(simd, simd.sub_f32s(v, shift)));
-    math::sum_of(simd, x, |v| v)
+    math::map!(simd, x, |v| math::exp(simd, simd.sub_f32s(v, shift)));
+    math::sum!(simd, x, |v| v)
 }
 
 /// The sum over rows of weight × cross-entropy, in nats. `logits` `[N, V]` become its gradient, or anything if `gradient` is false.
@@ -154,13 +154,13 @@ impl Kernel for Rows<'_> {
             let largest = math::max(simd, row);
             let share = smoothing / vocab_size as f32;
             // The largest logit is taken out of all, so that no difference of large numbers is left.
-            let spread = if smoothing > 0.0 { math::sum_of(simd, row, |v| v) - largest * vocab_size as f32 } else { 0.0 };
+            let spread = if smoothing > 0.0 { math::sum!(simd, row, |v| v) - largest * vocab_size as f32 } else { 0.0 };
             let target = row[id] - largest;
             let sum = exp_and_sum(simd, row, largest);
             nats += f64::from(*weight) * f64::from(sum.ln() - (1.0 - smoothing) * target - share * spread);
             if gradient {
                 let (factor, share_v) = (simd.splat_f32s(weight / sum), simd.splat_f32s(-share * weight));
-                math::map(simd, row, |v| simd.fma(v, factor, share_v));
+                math::map!(simd, row, |v| simd.fma(v, factor, share_v));
                 row[id] -= (1.0 - smoothing) * weight;
             }
         }

@@ -15,7 +15,7 @@ use super::rows::rows_per_task;
 /// If an id is not below V.
 #[allow(unsafe_code, reason = "the output is not written twice")]
 pub fn forward(table: &[f32], ids: &[u32], c: usize) -> Vec<f32> {
-    let vocab_size = if c == 0 { 0 } else { table.len() / c };
+    let vocab_size = table.len().checked_div(c).unwrap_or(0);
     assert!(c == 0 || ids.iter().all(|id| (*id as usize) < vocab_size), "ids are below {vocab_size}");
     let rows = rows_per_task(ids.len(), c);
     // SAFETY: every task writes all of its rows.

@@ -58,6 +58,12 @@ pub(crate) trait Vector: pulp::Simd {
     /// Rows of the register tile of a matrix product: as many as leave registers for one row of B and one value of A.
     const TILE_ROWS: usize;
 
+    /// Rows and columns of a block exchanged.
+    #[inline(always)]
+    fn transpose(self, block: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
+        std::array::from_fn(|i| std::array::from_fn(|j| block[j][i]))
+    }
+
     /// `a * b + c`.
     #[inline(always)]
     fn fma(self, a: Self::f32s, b: Self::f32s, c: Self::f32s) -> Self::f32s {
@@ -74,12 +80,41 @@ impl Vector for pulp::Scalar128b {
 impl Vector for pulp::x86::V3 {
     const FUSED: bool = true;
     const TILE_ROWS: usize = 6;
+
+    #[inline(always)]
+    fn transpose(self, block: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
+        transpose_avx(self, block)
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 impl Vector for pulp::x86::V4 {
     const FUSED: bool = true;
     const TILE_ROWS: usize = 12;
+
+    #[inline(always)]
+    fn transpose(self, block: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
+        transpose_avx(*self, block)
+    }
+}
+
+/// Pairs of rows are interleaved, then pairs of pairs, then the halves of rows are exchanged.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn transpose_avx(simd: pulp::x86::V3, block: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
+    let avx = simd.avx;
+    let r = block.map(pulp::bytemuck::cast::<[f32; 8], std::arch::x86_64::__m256>);
+    let pairs = |i: usize| (avx._mm256_unpacklo_ps(r[i], r[i + 1]), avx._mm256_unpackhi_ps(r[i], r[i + 1]));
+    let ((a, b), (c, d), (e, f), (g, h)) = (pairs(0), pairs(2), pairs(4), pairs(6));
+    let low = |x, y| avx._mm256_shuffle_ps::<0x44>(x, y);
+    let high = |x, y| avx._mm256_shuffle_ps::<0xee>(x, y);
+    let upper = [low(a, c), high(a, c), low(b, d), high(b, d)];
+    let lower = [low(e, g), high(e, g), low(f, h), high(f, h)];
+    let halves = std::array::from_fn::<_, 8, _>(|i| match i {
+        0..4 => avx._mm256_permute2f128_ps::<0x20>(upper[i], lower[i]),
+        _ => avx._mm256_permute2f128_ps::<0x31>(upper[i - 4], lower[i - 4]),
+    });
+    halves.map(pulp::bytemuck::cast)
 }
 
 /// A computation that is compiled once for each instruction set. `run` must be `#[inline(always)]`, and so must what it calls.

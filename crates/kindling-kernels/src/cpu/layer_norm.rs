@@ -49,14 +49,14 @@ impl Kernel for Forward<'_> {
         let inverse = (c as f32).recip();
         for ((x, y), stats) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)).zip(stats.chunks_exact_mut(2)) {
             let y = initialised(y, x);
-            let mean = math::sum_of(simd, x, |v| v) * inverse;
+            let mean = math::sum!(simd, x, |v| v) * inverse;
             let mean_v = simd.splat_f32s(mean);
             // The mean is taken out first: the mean of squares less the square of the mean would cancel.
-            math::map(simd, y, |v| simd.sub_f32s(v, mean_v));
-            let variance = math::sum_of(simd, y, |v| simd.mul_f32s(v, v)) * inverse;
+            math::map!(simd, y, |v| simd.sub_f32s(v, mean_v));
+            let variance = math::sum!(simd, y, |v| simd.mul_f32s(v, v)) * inverse;
             let rstd = (variance + eps).sqrt().recip();
             let rstd_v = simd.splat_f32s(rstd);
-            math::zip(simd, y, gamma, |v, g| simd.mul_f32s(simd.mul_f32s(v, rstd_v), g));
+            math::zip!(simd, y, gamma, |v, g| simd.mul_f32s(simd.mul_f32s(v, rstd_v), g));
             if let Some(beta) = beta {
                 math::add(simd, y, beta);
             }
@@ -102,13 +102,13 @@ impl Kernel for Backward<'_> {
         for ((x, dy), stats) in x.chunks_exact(c).zip(dy.chunks_exact_mut(c)).zip(stats.chunks_exact(2)) {
             let (mean, rstd) = (simd.splat_f32s(stats[0]), simd.splat_f32s(stats[1]));
             normed.copy_from_slice(x);
-            math::map(simd, &mut normed, |v| simd.mul_f32s(simd.sub_f32s(v, mean), rstd));
+            math::map!(simd, &mut normed, |v| simd.mul_f32s(simd.sub_f32s(v, mean), rstd));
             math::add(simd, d_beta, dy);
             math::add_products(simd, d_gamma, dy, &normed);
             math::mul(simd, dy, gamma);
-            let mean_dy = simd.splat_f32s(math::sum_of(simd, dy, |v| v) * inverse);
+            let mean_dy = simd.splat_f32s(math::sum!(simd, dy, |v| v) * inverse);
             let mean_product = simd.splat_f32s(math::dot(simd, dy, &normed) * inverse);
-            math::zip(simd, dy, &normed, |d, n| {
+            math::zip!(simd, dy, &normed, |d, n| {
                 simd.mul_f32s(rstd, simd.sub_f32s(simd.sub_f32s(d, mean_dy), simd.mul_f32s(n, mean_product)))
             });
         }

@@ -23,7 +23,7 @@ impl Kernel for GeluOf<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Vector>(self, simd: S) {
-        math::map(simd, self.0, |v| math::gelu(simd, v));
+        math::map!(simd, self.0, |v| math::gelu(simd, v));
     }
 }
 
@@ -64,7 +64,7 @@ impl Kernel for TimesDerivative<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Vector>(self, simd: S) {
-        math::zip(simd, self.0, self.1, |d, x| simd.mul_f32s(d, math::gelu_derivative(simd, x)));
+        math::zip!(simd, self.0, self.1, |d, x| simd.mul_f32s(d, math::gelu_derivative(simd, x)));
     }
 }
 

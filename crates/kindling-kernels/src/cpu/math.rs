@@ -27,7 +27,7 @@ pub(crate) fn exp<S: Vector>(simd: S, x: S::f32s) -> S::f32s {
 }
 
 /// The parts of GPT-2's GELU, x·σ(u) with u = 2·sqrt(2/π)·(x + 0.044715·x³) (Hendrycks and Gimpel, arXiv:1606.08415).
-pub(crate) const GELU_LINEAR: f32 = 1.595_769_1;
+pub(crate) const GELU_LINEAR: f32 = 1.595_769;
 /// See [`GELU_LINEAR`]: 2·sqrt(2/π)·0.044715.
 pub(crate) const GELU_CUBIC: f32 = 0.071_354_82;
 
@@ -56,7 +56,7 @@ pub(crate) fn gelu_derivative<S: Vector>(simd: S, x: S::f32s) -> S::f32s {
 
 /// One vector of a slice: the first, filled up with zeros if the slice is shorter.
 #[inline(always)]
-fn load<S: Vector>(simd: S, x: &[f32]) -> S::f32s {
+pub(crate) fn load<S: Vector>(simd: S, x: &[f32]) -> S::f32s {
     match S::as_simd_f32s(x).0 {
         [v, ..] => *v,
         [] => simd.partial_load_f32s(x),
@@ -64,86 +64,105 @@ fn load<S: Vector>(simd: S, x: &[f32]) -> S::f32s {
 }
 
 #[inline(always)]
-fn store<S: Vector>(simd: S, x: &mut [f32], v: S::f32s) {
+pub(crate) fn store<S: Vector>(simd: S, x: &mut [f32], v: S::f32s) {
     match S::as_mut_simd_f32s(x).0 {
         [place, ..] => *place = v,
         [] => simd.partial_store_f32s(x, v),
     }
 }
 
-// In the loops below `f` is called in one place only: a closure that is called in two is not inlined if it is long, and
-// would then be compiled without the vectors' instructions.
+// The loops below are macros and not functions that take closures: a closure whose body is long is not always inlined,
+// and would then be compiled without the instructions of its caller. They expect the type of the vectors to be called `S`.
 
-/// Replaces every value by `f` of it.
-#[inline(always)]
-pub(crate) fn map<S: Vector>(simd: S, x: &mut [f32], f: impl Fn(S::f32s) -> S::f32s) {
-    for x in x.chunks_mut(S::F32_LANES) {
-        let v = f(load(simd, x));
-        store(simd, x, v);
-    }
+/// `map!(simd, x, |v| f)`: replaces every value of `x` by `f` of it.
+macro_rules! map {
+    ($simd:expr, $x:expr, |$v:pat_param| $f:expr) => {
+        for x in $x.chunks_mut(S::F32_LANES) {
+            let $v = $crate::cpu::math::load($simd, x);
+            let value = $f;
+            $crate::cpu::math::store($simd, x, value);
+        }
+    };
 }
 
-/// Replaces every value of `x` by `f` of it and of its counterpart in `y`.
-#[inline(always)]
-pub(crate) fn zip<S: Vector>(simd: S, x: &mut [f32], y: &[f32], f: impl Fn(S::f32s, S::f32s) -> S::f32s) {
-    for (x, y) in x.chunks_mut(S::F32_LANES).zip(y.chunks(S::F32_LANES)) {
-        let v = f(load(simd, x), load(simd, y));
-        store(simd, x, v);
-    }
+/// `zip!(simd, x, y, |a, b| f)`: replaces every value of `x` by `f` of it and of its counterpart in `y`.
+macro_rules! zip {
+    ($simd:expr, $x:expr, $y:expr, |$a:pat_param, $b:pat_param| $f:expr) => {
+        for (x, y) in $x.chunks_mut(S::F32_LANES).zip($y.chunks(S::F32_LANES)) {
+            let ($a, $b) = ($crate::cpu::math::load($simd, x), $crate::cpu::math::load($simd, y));
+            let value = $f;
+            $crate::cpu::math::store($simd, x, value);
+        }
+    };
 }
 
-/// Replaces the values of `x` and their counterparts in `y` by the two that `f` makes of both.
-#[inline(always)]
-pub(crate) fn zip_both<S: Vector>(simd: S, x: &mut [f32], y: &mut [f32], f: impl Fn(S::f32s, S::f32s) -> (S::f32s, S::f32s)) {
-    for (x, y) in x.chunks_mut(S::F32_LANES).zip(y.chunks_mut(S::F32_LANES)) {
-        let (a, b) = f(load(simd, x), load(simd, y));
-        store(simd, x, a);
-        store(simd, y, b);
-    }
+/// `zip_with!(simd, out, x, y, |o, a, b| f)`: replaces every value of `out` by `f` of it and of its counterparts.
+macro_rules! zip_with {
+    ($simd:expr, $out:expr, $x:expr, $y:expr, |$o:pat_param, $a:pat_param, $b:pat_param| $f:expr) => {
+        for ((out, x), y) in $out.chunks_mut(S::F32_LANES).zip($x.chunks(S::F32_LANES)).zip($y.chunks(S::F32_LANES)) {
+            let $o = $crate::cpu::math::load($simd, out);
+            let ($a, $b) = ($crate::cpu::math::load($simd, x), $crate::cpu::math::load($simd, y));
+            let value = $f;
+            $crate::cpu::math::store($simd, out, value);
+        }
+    };
 }
+
+/// `zip_both!(simd, x, y, |a, b| f)`: replaces the values of `x` and their counterparts in `y` by the pair that `f` makes of both.
+macro_rules! zip_both {
+    ($simd:expr, $x:expr, $y:expr, |$a:pat_param, $b:pat_param| $f:expr) => {
+        for (x, y) in $x.chunks_mut(S::F32_LANES).zip($y.chunks_mut(S::F32_LANES)) {
+            let ($a, $b) = ($crate::cpu::math::load($simd, x), $crate::cpu::math::load($simd, y));
+            let (first, second) = $f;
+            $crate::cpu::math::store($simd, x, first);
+            $crate::cpu::math::store($simd, y, second);
+        }
+    };
+}
+
+/// `sum!(simd, x, y, |a, b| f)`: the sum of `f` over the values of two slices, in four running sums, so that additions need
+/// not wait for one another. What is missing in the last vector comes as zero, and `f` of it must be zero.
+macro_rules! sum {
+    ($simd:expr, $x:expr, |$a:pat_param| $f:expr) => {
+        $crate::cpu::math::sum!($simd, $x, $x, |$a, _| $f)
+    };
+    ($simd:expr, $x:expr, $y:expr, |$a:pat_param, $b:pat_param| $f:expr) => {{
+        let mut sums = [$simd.splat_f32s(0.0); 4];
+        for (x, y) in $x.chunks(4 * S::F32_LANES).zip($y.chunks(4 * S::F32_LANES)) {
+            let (x, y) = ($crate::cpu::math::load_four($simd, x), $crate::cpu::math::load_four($simd, y));
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let ($a, $b) = (x[i], y[i]);
+                *sum = $simd.add_f32s(*sum, $f);
+            }
+        }
+        $simd.reduce_sum_f32s($simd.add_f32s($simd.add_f32s(sums[0], sums[1]), $simd.add_f32s(sums[2], sums[3])))
+    }};
+}
+
+pub(crate) use {map, sum, zip, zip_both, zip_with};
 
 /// `x *= a`.
 #[inline(always)]
 pub(crate) fn scale<S: Vector>(simd: S, x: &mut [f32], a: f32) {
     let a = simd.splat_f32s(a);
-    map(simd, x, |v| simd.mul_f32s(v, a));
+    map!(simd, x, |v| simd.mul_f32s(v, a));
 }
 
 /// `y *= x`.
 #[inline(always)]
 pub(crate) fn mul<S: Vector>(simd: S, y: &mut [f32], x: &[f32]) {
-    zip(simd, y, x, |y, x| simd.mul_f32s(y, x));
+    zip!(simd, y, x, |y, x| simd.mul_f32s(y, x));
 }
 
 /// `y += x`.
 #[inline(always)]
 pub(crate) fn add<S: Vector>(simd: S, y: &mut [f32], x: &[f32]) {
-    zip(simd, y, x, |y, x| simd.add_f32s(y, x));
-}
-
-/// Sum over the row of `f`, in four running sums, so that additions need not wait for one another. What is missing in
-/// the last vector comes as zero, and `f` of it must be zero.
-#[inline(always)]
-pub(crate) fn sum_of<S: Vector>(simd: S, x: &[f32], f: impl Fn(S::f32s) -> S::f32s) -> f32 {
-    sum_of_pairs(simd, x, x, |a, _| f(a))
-}
-
-/// Sum over two rows of `f`, as [`sum_of`].
-#[inline(always)]
-pub(crate) fn sum_of_pairs<S: Vector>(simd: S, x: &[f32], y: &[f32], f: impl Fn(S::f32s, S::f32s) -> S::f32s) -> f32 {
-    let mut sums = [simd.splat_f32s(0.0); 4];
-    for (x, y) in x.chunks(4 * S::F32_LANES).zip(y.chunks(4 * S::F32_LANES)) {
-        let (x, y) = (load_four(simd, x), load_four(simd, y));
-        for (i, sum) in sums.iter_mut().enumerate() {
-            *sum = simd.add_f32s(*sum, f(x[i], y[i]));
-        }
-    }
-    simd.reduce_sum_f32s(simd.add_f32s(simd.add_f32s(sums[0], sums[1]), simd.add_f32s(sums[2], sums[3])))
+    zip!(simd, y, x, |y, x| simd.add_f32s(y, x));
 }
 
 /// Four vectors of a slice, filled up with zeros.
 #[inline(always)]
-fn load_four<S: Vector>(simd: S, x: &[f32]) -> [S::f32s; 4] {
+pub(crate) fn load_four<S: Vector>(simd: S, x: &[f32]) -> [S::f32s; 4] {
     match S::as_simd_f32s(x).0 {
         [a, b, c, d, ..] => [*a, *b, *c, *d],
         _ => std::array::from_fn(|i| load(simd, &x[x.len().min(i * S::F32_LANES)..])),
@@ -153,7 +172,7 @@ fn load_four<S: Vector>(simd: S, x: &[f32]) -> [S::f32s; 4] {
 /// Sum of products.
 #[inline(always)]
 pub(crate) fn dot<S: Vector>(simd: S, x: &[f32], y: &[f32]) -> f32 {
-    sum_of_pairs(simd, x, y, |a, b| simd.mul_f32s(a, b))
+    sum!(simd, x, y, |a, b| simd.mul_f32s(a, b))
 }
 
 /// The largest value that is a number, minus infinity if there is none.
@@ -178,15 +197,5 @@ pub(crate) fn max<S: Vector>(simd: S, x: &[f32]) -> f32 {
 /// `out += x * y`.
 #[inline(always)]
 pub(crate) fn add_products<S: Vector>(simd: S, out: &mut [f32], x: &[f32], y: &[f32]) {
-    zip_with(simd, out, x, y, |out, x, y| simd.fma(x, y, out));
-}
-
-/// Replaces every value of `out` by `f` of it and of its counterparts in `x` and `y`.
-#[inline(always)]
-pub(crate) fn zip_with<S: Vector>(simd: S, out: &mut [f32], x: &[f32], y: &[f32], f: impl Fn(S::f32s, S::f32s, S::f32s) -> S::f32s) {
-    let lanes = S::F32_LANES;
-    for ((out, x), y) in out.chunks_mut(lanes).zip(x.chunks(lanes)).zip(y.chunks(lanes)) {
-        let v = f(load(simd, out), load(simd, x), load(simd, y));
-        store(simd, out, v);
-    }
+    zip_with!(simd, out, x, y, |out, x, y| simd.fma(x, y, out));
 }

@@ -17,6 +17,8 @@ const BLOCK_K: usize = 256;
 const BLOCK_M: usize = 144;
 /// Columns of B that are copied at once: they fit the last-level cache.
 const BLOCK_N: usize = 3072;
+/// Columns of B up to which A is read in place.
+const DIRECT_COLS: usize = 512;
 /// Products with fewer multiplications are computed by the calling thread.
 const PARALLEL_FROM: usize = 64 * 64 * 64;
 
@@ -74,6 +76,8 @@ impl<'a> Matrix<'a> {
 
 /// What is done to values of A on their way into the product. It must keep zero.
 pub trait Prologue: Copy + Send + Sync {
+    /// Whether it does nothing.
+    const NOTHING: bool = false;
     /// Changes values in place.
     fn apply(self, isa: Isa, values: &mut [f32]);
 }
@@ -89,6 +93,7 @@ pub trait Epilogue: Sync {
 pub struct Nothing;
 
 impl Prologue for Nothing {
+    const NOTHING: bool = true;
     fn apply(self, _isa: Isa, _values: &mut [f32]) {}
 }
 
@@ -186,7 +191,7 @@ struct Columns<'a> {
 impl Columns<'_> {
     /// # Safety
     /// As [`product`], for the columns from `from` to `to`.
-    unsafe fn compute(self, isa: Isa, prologue: impl Prologue, epilogue: &impl Epilogue) {
+    unsafe fn compute<P: Prologue>(self, isa: Isa, prologue: P, epilogue: &impl Epilogue) {
         let Self { a, b, c, from, to, parallel, shape: (tile_rows, tile_cols) } = self;
         let (m, k) = (a.rows, a.cols);
         let threads = if parallel { rayon::current_num_threads() } else { 1 };
@@ -195,6 +200,8 @@ impl Columns<'_> {
         let block_k = k.div_ceil(k_blocks).max(1);
         let m_blocks = m.div_ceil(BLOCK_M).next_multiple_of(threads);
         let block_m = m.div_ceil(m_blocks).next_multiple_of(tile_rows);
+        // Rows that lie as they are needed are read in place, unless so many panels of B read them that copying pays.
+        let direct = P::NOTHING && a.col == 1 && k > 0 && to - from <= DIRECT_COLS;
         let mut panels = room::<f32>((to - from).min(BLOCK_N).next_multiple_of(tile_cols) * block_k);
         for j in (from..to).step_by(BLOCK_N) {
             let n = (to - j).min(BLOCK_N);
@@ -213,13 +220,18 @@ impl Columns<'_> {
                         return;
                     }
                     let rows = (m - row).min(block_m);
-                    let a_panels = &mut buffer[..rows.next_multiple_of(tile_rows) * depth];
                     // SAFETY: C's rows are the caller's, and no other block has these; the panels of B are packed.
                     unsafe {
-                        dispatch(isa, PackA { a, row, rows, p, depth, out: a_panels.as_mut_ptr().cast() });
-                        prologue.apply(isa, std::slice::from_raw_parts_mut(a_panels.as_mut_ptr().cast(), a_panels.len()));
                         let c_block = Place { pointer: c.pointer.at(row * c.row + j), row: c.row, add: c.add || p > 0 };
-                        dispatch(isa, Block { a: a_panels.as_ptr().cast(), b: b_panels.at(0), c: c_block, rows, cols: n, depth });
+                        let block = Block { a: std::ptr::null(), a_row: None, b: b_panels.at(0), c: c_block, rows, cols: n, depth };
+                        if direct {
+                            dispatch(isa, Block { a: a.pointer(row, p), a_row: Some(a.row), ..block });
+                        } else {
+                            let panels = &mut buffer[..rows.next_multiple_of(tile_rows) * depth];
+                            dispatch(isa, PackA { a, row, rows, p, depth, out: panels.as_mut_ptr().cast() });
+                            prologue.apply(isa, std::slice::from_raw_parts_mut(panels.as_mut_ptr().cast(), panels.len()));
+                            dispatch(isa, Block { a: panels.as_ptr().cast(), ..block });
+                        }
                         if last {
                             for r in 0..rows {
                                 let values = std::slice::from_raw_parts_mut(c.pointer.at((row + r) * c.row + j), n);
@@ -318,10 +330,21 @@ impl Kernel for PackA<'_> {
 /// # Safety
 /// All of them must be valid.
 #[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "two matrices have them")]
 pub(crate) unsafe fn copy_rows<S: Vector>(_simd: S, from: *const f32, stride: usize, n: usize, len: usize, out: *mut f32, width: usize) {
     for i in 0..n {
         // SAFETY: the caller vouches for every row.
-        unsafe { out.add(i * width).copy_from_nonoverlapping(from.add(i * stride), len) };
+        unsafe {
+            let (from, out) = (from.add(i * stride), out.add(i * width));
+            if len == width {
+                // The width is known to the compiler, which makes this a few instructions instead of a call.
+                for j in 0..width {
+                    *out.add(j) = *from.add(j);
+                }
+            } else {
+                out.copy_from_nonoverlapping(from, len);
+            }
+        }
     }
 }
 
@@ -330,18 +353,46 @@ pub(crate) unsafe fn copy_rows<S: Vector>(_simd: S, from: *const f32, stride: us
 /// # Safety
 /// All of them must be valid.
 #[inline(always)]
-pub(crate) unsafe fn interleave<S: Vector>(_simd: S, from: *const f32, stride: usize, n: usize, len: usize, out: *mut f32, width: usize) {
-    for j in 0..n {
-        for i in 0..len {
-            // SAFETY: the caller vouches for every sequence.
-            unsafe { *out.add(i * width + j) = *from.add(j * stride + i) };
+#[allow(clippy::too_many_arguments, reason = "two matrices have them")]
+pub(crate) unsafe fn interleave<S: Vector>(simd: S, from: *const f32, stride: usize, n: usize, len: usize, out: *mut f32, width: usize) {
+    let whole = len / 8 * 8;
+    for j in (0..n).step_by(8) {
+        let sequences = (n - j).min(8);
+        // SAFETY: the caller vouches for every sequence; no block reaches beyond their number or their length.
+        unsafe {
+            let at = |j: usize, i: usize| from.add(j * stride + i);
+            for i in (0..whole).step_by(8) {
+                let block = std::array::from_fn(|row| if row < sequences { at(j + row, i).cast::<[f32; 8]>().read() } else { [0.0; 8] });
+                let turned = simd.transpose(block);
+                for (row, values) in turned.iter().enumerate() {
+                    let out = out.add((i + row) * width + j);
+                    if sequences == 8 {
+                        out.cast::<[f32; 8]>().write(*values);
+                    } else if sequences == width % 8 {
+                        // Known to the compiler, as above.
+                        for (k, value) in values[..width % 8].iter().enumerate() {
+                            *out.add(k) = *value;
+                        }
+                    } else {
+                        out.copy_from_nonoverlapping(values.as_ptr(), sequences);
+                    }
+                }
+            }
+            for i in whole..len {
+                for row in 0..sequences {
+                    *out.add(i * width + j + row) = *at(j + row, i);
+                }
+            }
         }
     }
 }
 
-/// A block of C from packed panels.
+/// A block of C from packed panels of B, and of A or its rows.
+#[derive(Clone, Copy)]
 struct Block {
     a: *const f32,
+    /// Values from a row of A to the next, if it is not packed.
+    a_row: Option<usize>,
     b: *const f32,
     c: Place,
     rows: usize,
@@ -353,15 +404,21 @@ impl Kernel for Block {
     type Output = ();
     #[inline(always)]
     fn run<S: Vector>(self, simd: S) {
-        let Self { a, b, c, rows, cols, depth } = self;
+        let Self { a, a_row, b, c, rows, cols, depth } = self;
         let width = tile_cols::<S>();
         for j in (0..cols).step_by(width) {
             for r in (0..rows).step_by(S::TILE_ROWS) {
+                let (n_rows, n_cols) = ((rows - r).min(S::TILE_ROWS), (cols - j).min(width));
                 // SAFETY: the panels hold all rows and columns of this block, whose places in C are this thread's.
                 unsafe {
-                    let left = Left { pointer: a.add(r * depth), row: 1, col: S::TILE_ROWS };
                     let place = Place { pointer: c.pointer.add(r * c.row + j), ..c };
-                    tile(simd, (rows - r).min(S::TILE_ROWS), (cols - j).min(width), depth, left, b.add(j * depth), place);
+                    // Two calls, so that each is compiled with its own constant stride.
+                    if let Some(row) = a_row {
+                        tile(simd, n_rows, n_cols, depth, Left { pointer: a.add(r * row), row, col: 1 }, b.add(j * depth), place);
+                    } else {
+                        let left = Left { pointer: a.add(r * depth), row: 1, col: S::TILE_ROWS };
+                        tile(simd, n_rows, n_cols, depth, left, b.add(j * depth), place);
+                    }
                 }
             }
         }

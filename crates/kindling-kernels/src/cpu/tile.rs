@@ -65,6 +65,7 @@ unsafe fn rows_of<S: Vector, const V: usize>(simd: S, rows: usize, cols: usize, 
 #[inline(always)]
 unsafe fn registers<S: Vector, const R: usize, const V: usize>(simd: S, cols: usize, k: usize, a: Left, b: *const f32, c: Place) {
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
+    prefetch::<R>(c);
     let (mut a_p, mut b_p) = (a.pointer, b);
     for _ in 0..k {
         // SAFETY: the caller vouches for k rows of the panel and k columns of A's R rows. `wrapping_add` because the
@@ -84,17 +85,22 @@ unsafe fn registers<S: Vector, const R: usize, const V: usize>(simd: S, cols: us
         a_p = a_p.wrapping_add(a.col);
         b_p = b_p.wrapping_add(tile_cols::<S>());
     }
-    for (r, sums) in sums.iter().enumerate() {
-        for (v, sum) in sums.iter().enumerate() {
-            let n = cols.saturating_sub(v * S::F32_LANES).min(S::F32_LANES);
-            // SAFETY: the caller vouches for R rows of `cols` places, initialised where `add`; the mask takes the first n
-            // of this vector's.
-            unsafe {
-                let place = c.pointer.add(r * c.row + v * S::F32_LANES);
-                if n == S::F32_LANES {
-                    let place = place.cast::<S::f32s>();
+    // SAFETY: the caller vouches for R rows of `cols` places, initialised where `add`; a mask takes those of the last vector.
+    unsafe {
+        if cols == V * S::F32_LANES {
+            for (r, sums) in sums.iter().enumerate() {
+                for (v, sum) in sums.iter().enumerate() {
+                    let place = c.pointer.add(r * c.row + v * S::F32_LANES).cast::<S::f32s>();
                     place.write_unaligned(if c.add { simd.add_f32s(place.read_unaligned(), *sum) } else { *sum });
-                } else if n > 0 {
+                }
+            }
+            return;
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (v, sum) in sums.iter().enumerate() {
+                let n = cols.saturating_sub(v * S::F32_LANES).min(S::F32_LANES);
+                if n > 0 {
+                    let place = c.pointer.add(r * c.row + v * S::F32_LANES);
                     let mask = simd.mask_between_m32s(0, n as u32);
                     let sum = if c.add { simd.add_f32s(simd.mask_load_ptr_f32s(mask, place), *sum) } else { *sum };
                     simd.mask_store_ptr_f32s(mask, place, sum);
@@ -102,4 +108,16 @@ unsafe fn registers<S: Vector, const R: usize, const V: usize>(simd: S, cols: us
             }
         }
     }
+}
+
+/// Asks for the rows of C, which are needed once k has run.
+#[inline(always)]
+fn prefetch<const R: usize>(c: Place) {
+    #[cfg(target_arch = "x86_64")]
+    for r in 0..R {
+        // SAFETY: a prefetch of any address is harmless.
+        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(c.pointer.wrapping_add(r * c.row).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = c;
 }

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::buffer::{Shared, filled, room};
+use super::buffer::{Buffers, Shared, Use, filled, with_buffers};
 use super::dropout::Dropout;
 use super::isa::{Isa, Kernel, Vector, dispatch};
 use super::math;
@@ -83,7 +83,7 @@ pub fn forward(isa: Isa, qkv: &[f32], shape: AttentionShape, visible: Visible<'_
                     };
                     dispatch(isa, head);
                 };
-                (0..n_seqs * n_heads).into_par_iter().for_each_init(Buffers::default, head);
+                (0..n_seqs * n_heads).into_par_iter().for_each(|i| with_buffers(Use::Part, |buffers| head(buffers, i)));
             });
         })
     };
@@ -123,7 +123,7 @@ pub fn backward(isa: Isa, qkv: &[f32], out: &[f32], stats: &[f32], d_out: &[f32]
                 };
                 dispatch(isa, head);
             };
-            (0..n_seqs * n_heads).into_par_iter().for_each_init(Buffers::default, head);
+            (0..n_seqs * n_heads).into_par_iter().for_each(|i| with_buffers(Use::Part, |buffers| head(buffers, i)));
         })
     }
 }
@@ -133,23 +133,6 @@ fn check(qkv: &[f32], shape: AttentionShape, visible: Visible<'_>) {
     assert_eq!(qkv.len(), n * 3 * shape.d_model(), "qkv is of {shape:?}");
     assert!(visible.first.is_none_or(|first| first.len() == n), "one first key for each query");
     assert!(visible.dropout.is_none_or(|dropout| dropout.streams.len() == shape.n_seqs), "one stream for each sequence");
-}
-
-/// Room that a thread uses for one head after the other.
-#[derive(Default)]
-struct Buffers(Vec<Vec<MaybeUninit<f32>>>);
-
-impl Buffers {
-    /// The i-th buffer, of at least `n` values, whatever they are.
-    fn get(&mut self, i: usize, n: usize) -> *mut f32 {
-        if self.0.len() <= i {
-            self.0.resize_with(i + 1, Vec::new);
-        }
-        if self.0[i].len() < n {
-            self.0[i] = room(n);
-        }
-        self.0[i].as_mut_ptr().cast()
-    }
 }
 
 /// Panels of a matrix of `depth` rows and `cols` columns, as the right side of a product; `transposed` if it is given by columns.
@@ -315,10 +298,10 @@ impl Kernel for Forward<'_> {
         let AttentionShape { len, head_dim: e, .. } = shape;
         let (c, row) = (shape.d_model(), shape.score_row());
         let scale = (e as f32).sqrt().recip();
-        let keys = buffers.get(0, padded::<S>(len) * e);
-        let values = buffers.get(1, len * padded::<S>(e));
-        let scores = buffers.get(2, BLOCK * row);
-        let factors = buffers.get(3, len);
+        let keys = buffers.get(0, padded::<S>(len) * e).as_mut_ptr().cast::<f32>();
+        let values = buffers.get(1, len * padded::<S>(e)).as_mut_ptr().cast::<f32>();
+        let scores = buffers.get(2, BLOCK * row).as_mut_ptr().cast::<f32>();
+        let factors = buffers.get(3, len).as_mut_ptr().cast::<f32>();
         // SAFETY: the pointers are to this head's columns of rows of 3C (qkv) and C (out) values, which no other thread
         // writes; the buffers have room for whole panels, for a block of rows of scores, and for a row of factors; every
         // score that is read was written by the same block before.
@@ -389,14 +372,14 @@ impl Kernel for Backward<'_> {
         let AttentionShape { len, head_dim: e, .. } = shape;
         let (c, row) = (shape.d_model(), shape.score_row());
         let scale = (e as f32).sqrt().recip();
-        let keys = buffers.get(0, padded::<S>(len) * e);
-        let values = buffers.get(1, padded::<S>(len) * e);
-        let key_rows = buffers.get(2, len * padded::<S>(e));
-        let p = buffers.get(3, BLOCK * row);
-        let d_p = buffers.get(4, BLOCK * row);
-        let block_queries = buffers.get(5, BLOCK * padded::<S>(e));
-        let block_d_out = buffers.get(6, BLOCK * padded::<S>(e));
-        let factors = buffers.get(7, len);
+        let keys = buffers.get(0, padded::<S>(len) * e).as_mut_ptr().cast::<f32>();
+        let values = buffers.get(1, padded::<S>(len) * e).as_mut_ptr().cast::<f32>();
+        let key_rows = buffers.get(2, len * padded::<S>(e)).as_mut_ptr().cast::<f32>();
+        let p = buffers.get(3, BLOCK * row).as_mut_ptr().cast::<f32>();
+        let d_p = buffers.get(4, BLOCK * row).as_mut_ptr().cast::<f32>();
+        let block_queries = buffers.get(5, BLOCK * padded::<S>(e)).as_mut_ptr().cast::<f32>();
+        let block_d_out = buffers.get(6, BLOCK * padded::<S>(e)).as_mut_ptr().cast::<f32>();
+        let factors = buffers.get(7, len).as_mut_ptr().cast::<f32>();
         // SAFETY: as in the forward pass; d_qkv is this head's columns of rows of 3C values.
         unsafe {
             let (d_queries, d_keys, d_values) = (d_qkv, d_qkv.add(c), d_qkv.add(2 * c));

@@ -1,6 +1,7 @@
 //! Memory that is written before it is read, and pointers that cross threads.
 #![allow(unsafe_code, reason = "every buffer would otherwise be written twice, once with zeros: a tenth of a training step")]
 
+use std::cell::Cell;
 use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
@@ -20,11 +21,50 @@ pub(crate) unsafe fn filled<T: Copy>(n: usize, write: impl FnOnce(&mut [MaybeUni
 }
 
 /// Uninitialised room for `n` values.
-pub(crate) fn room<T: Copy>(n: usize) -> Vec<MaybeUninit<T>> {
+fn room<T: Copy>(n: usize) -> Vec<MaybeUninit<T>> {
     let mut values = Vec::with_capacity(n);
     // SAFETY: the capacity is n, and a `MaybeUninit` needs no initialisation.
     unsafe { values.set_len(n) };
     values
+}
+
+/// Room for several buffers of changing sizes.
+#[derive(Default)]
+pub(crate) struct Buffers(Vec<Vec<MaybeUninit<f32>>>);
+
+impl Buffers {
+    /// The i-th buffer, of at least `n` values, whatever they are.
+    pub(crate) fn get(&mut self, i: usize, n: usize) -> &mut [MaybeUninit<f32>] {
+        if self.0.len() <= i {
+            self.0.resize_with(i + 1, Vec::new);
+        }
+        if self.0[i].len() < n {
+            self.0[i] = room(n);
+        }
+        &mut self.0[i][..n]
+    }
+}
+
+/// Who uses the buffers that a thread keeps.
+#[derive(Clone, Copy)]
+pub(crate) enum Use {
+    /// The one that shares out work among threads, until they are done.
+    Whole = 0,
+    /// A part of such work.
+    Part = 1,
+}
+
+/// Calls `compute` with the buffers that this thread keeps from one call to the next: allocators give the memory of
+/// threads back to the system, and getting it again, page by page, would cost a tenth of a small model's step. Calls may
+/// be nested, for a thread that waits for others may be given other work meanwhile; the inner one has buffers of its own.
+pub(crate) fn with_buffers<T>(user: Use, compute: impl FnOnce(&mut Buffers) -> T) -> T {
+    thread_local! {
+        static KEPT: [Cell<Buffers>; 2] = const { [Cell::new(Buffers(Vec::new())), Cell::new(Buffers(Vec::new()))] };
+    }
+    let mut buffers = KEPT.with(|kept| kept[user as usize].take());
+    let result = compute(&mut buffers);
+    KEPT.with(|kept| kept[user as usize].set(buffers));
+    result
 }
 
 /// Copies `from` into uninitialised room of the same length.

@@ -7,7 +7,7 @@
 
 use rayon::prelude::*;
 
-use super::buffer::{Shared, filled, room};
+use super::buffer::{Shared, Use, filled, with_buffers};
 use super::isa::{Isa, Kernel, Vector, dispatch};
 use super::tile::{Left, Place, tile, tile_cols};
 
@@ -202,56 +202,58 @@ impl Columns<'_> {
         let block_m = m.div_ceil(m_blocks).next_multiple_of(tile_rows);
         // Rows that lie as they are needed are read in place, unless so many panels of B read them that copying pays.
         let direct = P::NOTHING && a.col == 1 && k > 0 && to - from <= DIRECT_COLS;
-        let mut panels = room::<f32>((to - from).min(BLOCK_N).next_multiple_of(tile_cols) * block_k);
-        for j in (from..to).step_by(BLOCK_N) {
-            let n = (to - j).min(BLOCK_N);
-            for (p, last) in (0..k_blocks).map(|i| (i * block_k, i + 1 == k_blocks)) {
-                let depth = (k - p).min(block_k);
-                let b_panels = Shared::new(panels.as_mut_ptr().cast::<f32>());
-                let pack = |panel: usize| {
-                    let (col, offset) = (j + panel * tile_cols, panel * tile_cols * depth);
-                    let cols = (j + n - col).min(tile_cols);
-                    // SAFETY: the panels do not overlap, and `room` has place for all of them.
-                    unsafe { dispatch(isa, PackB { b, p, depth, col, cols, out: b_panels.at(offset) }) };
-                };
-                let multiply = |buffer: &mut Vec<std::mem::MaybeUninit<f32>>, i: usize| {
-                    let row = i * block_m;
-                    if row >= m {
-                        return;
-                    }
-                    let rows = (m - row).min(block_m);
-                    // SAFETY: C's rows are the caller's, and no other block has these; the panels of B are packed.
-                    unsafe {
-                        let c_block = Place { pointer: c.pointer.at(row * c.row + j), row: c.row, add: c.add || p > 0 };
-                        let block = Block { a: std::ptr::null(), a_row: None, b: b_panels.at(0), c: c_block, rows, cols: n, depth };
-                        if direct {
-                            dispatch(isa, Block { a: a.pointer(row, p), a_row: Some(a.row), ..block });
-                        } else {
-                            let panels = &mut buffer[..rows.next_multiple_of(tile_rows) * depth];
-                            dispatch(isa, PackA { a, row, rows, p, depth, out: panels.as_mut_ptr().cast() });
-                            prologue.apply(isa, std::slice::from_raw_parts_mut(panels.as_mut_ptr().cast(), panels.len()));
-                            dispatch(isa, Block { a: panels.as_ptr().cast(), ..block });
+        let panels_len = (to - from).min(BLOCK_N).next_multiple_of(tile_cols) * block_k;
+        with_buffers(Use::Whole, |kept| {
+            let b_panels = Shared::new(kept.get(0, panels_len).as_mut_ptr().cast::<f32>());
+            for j in (from..to).step_by(BLOCK_N) {
+                let n = (to - j).min(BLOCK_N);
+                for (p, last) in (0..k_blocks).map(|i| (i * block_k, i + 1 == k_blocks)) {
+                    let depth = (k - p).min(block_k);
+                    let pack = |panel: usize| {
+                        let (col, offset) = (j + panel * tile_cols, panel * tile_cols * depth);
+                        let cols = (j + n - col).min(tile_cols);
+                        // SAFETY: the panels do not overlap, and there is room for all of them.
+                        unsafe { dispatch(isa, PackB { b, p, depth, col, cols, out: b_panels.at(offset) }) };
+                    };
+                    let multiply = |i: usize| {
+                        let row = i * block_m;
+                        if row >= m {
+                            return;
                         }
-                        if last {
-                            for r in 0..rows {
-                                let values = std::slice::from_raw_parts_mut(c.pointer.at((row + r) * c.row + j), n);
-                                epilogue.apply(isa, row + r, j, values);
+                        let rows = (m - row).min(block_m);
+                        // SAFETY: C's rows are the caller's, and no other block has these; the panels of B are packed.
+                        unsafe {
+                            let c_block = Place { pointer: c.pointer.at(row * c.row + j), row: c.row, add: c.add || p > 0 };
+                            let block = Block { a: std::ptr::null(), a_row: None, b: b_panels.at(0), c: c_block, rows, cols: n, depth };
+                            if direct {
+                                dispatch(isa, Block { a: a.pointer(row, p), a_row: Some(a.row), ..block });
+                            } else {
+                                with_buffers(Use::Part, |kept| {
+                                    let panels = kept.get(0, rows.next_multiple_of(tile_rows) * depth);
+                                    dispatch(isa, PackA { a, row, rows, p, depth, out: panels.as_mut_ptr().cast() });
+                                    prologue.apply(isa, std::slice::from_raw_parts_mut(panels.as_mut_ptr().cast(), panels.len()));
+                                    dispatch(isa, Block { a: panels.as_ptr().cast(), ..block });
+                                });
+                            }
+                            if last {
+                                for r in 0..rows {
+                                    let values = std::slice::from_raw_parts_mut(c.pointer.at((row + r) * c.row + j), n);
+                                    epilogue.apply(isa, row + r, j, values);
+                                }
                             }
                         }
+                    };
+                    let n_panels = n.div_ceil(tile_cols);
+                    if parallel {
+                        (0..n_panels).into_par_iter().with_min_len(n_panels.div_ceil(4 * threads)).for_each(pack);
+                        (0..m_blocks).into_par_iter().for_each(multiply);
+                    } else {
+                        (0..n_panels).for_each(pack);
+                        (0..m_blocks).for_each(multiply);
                     }
-                };
-                let n_panels = n.div_ceil(tile_cols);
-                let buffer = || room::<f32>(block_m * block_k);
-                if parallel {
-                    (0..n_panels).into_par_iter().with_min_len(n_panels.div_ceil(4 * threads)).for_each(pack);
-                    (0..m_blocks).into_par_iter().for_each_init(buffer, multiply);
-                } else {
-                    (0..n_panels).for_each(pack);
-                    let mut buffer = buffer();
-                    (0..m_blocks).for_each(|i| multiply(&mut buffer, i));
                 }
             }
-        }
+        });
     }
 }
 

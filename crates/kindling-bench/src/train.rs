@@ -26,8 +26,11 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 2)]
     rounds: usize,
     /// Print JSON instead of a table
-    #[arg(long)]
+    #[arg(long, conflicts_with = "markdown")]
     json: bool,
+    /// Print the page docs/benchmarks.md
+    #[arg(long)]
+    markdown: bool,
 }
 
 /// glibc's allocator told to keep what it gets, as `kindling` does and as is best for PyTorch, too: every step allocates the
@@ -41,7 +44,7 @@ pub(crate) fn command(args: &Args, threads: usize) -> anyhow::Result<()> {
     let this = std::env::current_exe().context("cannot find this program")?;
     let threads = threads.to_string();
     let kindling = |rest: &[&str]| measure(&this, [&["--threads", &threads], rest].concat(), &[]);
-    let mut rows = Vec::new();
+    let (mut rows, mut torch_version) = (Vec::new(), Value::Null);
     for shape in Shape::ALL.into_iter().filter(|shape| args.shape.is_none_or(|only| only == *shape)) {
         let (mut fused, mut composed, mut torch, mut peaks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for round in 1..=args.rounds.max(1) {
@@ -56,15 +59,22 @@ pub(crate) fn command(args: &Args, threads: usize) -> anyhow::Result<()> {
                 torch.push(measure(python, vec!["-c", TORCH_STEP, "--shape", shape.name()], &threads)?);
             }
         }
+        if let Some(last) = torch.last() {
+            torch_version = last["peer"].clone();
+        }
         let peak = peaks.iter().copied().fold(0.0, f64::max);
         rows.push(row(shape, &fused, &composed, &torch, peak)?);
     }
-    let report =
-        json!({ "bench": "train", "processor": processor(), "isa": Isa::detect().to_string(), "threads": threads, "shapes": rows });
+    let report = json!({
+        "bench": "train", "processor": processor(), "isa": Isa::detect().to_string(), "threads": threads, "rounds": args.rounds.max(1),
+        "torch": torch_version, "shapes": rows,
+    });
     if args.json {
         println!("{report:#}");
+    } else if args.markdown {
+        print!("{}", page(&report)?);
     } else {
-        print(&report)?;
+        print!("{}, {}, {} threads\n\n{}", text(&report["processor"]), text(&report["isa"]), text(&report["threads"]), table(&report)?);
     }
     Ok(())
 }
@@ -120,28 +130,47 @@ fn row(shape: Shape, fused: &[Value], composed: &[Value], torch: &[Value], peak:
     }))
 }
 
-fn print(report: &Value) -> anyhow::Result<()> {
-    println!("{}, {}, {} threads", text(&report["processor"]), text(&report["isa"]), text(&report["threads"]));
-    println!("shape    by         step s   tokens/s   GFLOP/s   of peak   MiB    times as fast");
+/// A table in Markdown, which reads well in a terminal, too.
+fn table(report: &Value) -> anyhow::Result<String> {
+    let mut out = String::from("| shape  | by       | step, s | tokens/s | GFLOP/s | of peak | peak MiB | Kindling is    |\n");
+    out.push_str("|--------|----------|--------:|---------:|--------:|--------:|---------:|---------------:|\n");
     for row in report["shapes"].as_array().context("rows")? {
         for by in ["kindling", "composed", "torch"] {
             let side = &row[by];
             if side.is_null() {
                 continue;
             }
-            let times = row[format!("times_{by}")].as_f64().map(|times| format!("kindling {times:.2}")).unwrap_or_default();
-            println!(
-                "{:8} {by:9} {:8.4} {:10.0} {:9.1} {:8.1}% {:6.0}   {times}",
+            let times = row[format!("times_{by}")].as_f64().map(|times| format!("{times:.2} × as fast")).unwrap_or_default();
+            out.push_str(&format!(
+                "| {:6} | {by:8} | {:7.4} | {:8.0} | {:7.1} | {:6.1}% | {:8.0} | {times:>14} |\n",
                 text(&row["shape"]),
                 number(side, "step_s")?,
                 number(side, "tokens_per_s")?,
                 number(side, "gflops")?,
                 100.0 * number(side, "of_matmul_peak")?,
                 number(side, "peak_rss_mib")?,
-            );
+            ));
         }
     }
-    Ok(())
+    Ok(out)
+}
+
+/// docs/benchmarks.md.
+fn page(report: &Value) -> anyhow::Result<String> {
+    let sizes = |shape: Shape| {
+        let [layers, heads, c, t, b, v] = shape.sizes();
+        format!("| {} | {layers} | {heads} | {c} | {t} | {b} | {v} |\n", shape.name())
+    };
+    Ok(format!(
+        include_str!("page.md"),
+        processor = text(&report["processor"]),
+        isa = text(&report["isa"]),
+        threads = text(&report["threads"]),
+        rounds = text(&report["rounds"]),
+        torch = report["torch"].as_str().unwrap_or("not measured"),
+        shapes = Shape::ALL.map(sizes).concat(),
+        table = table(report)?,
+    ))
 }
 
 fn text(value: &Value) -> String {

@@ -53,7 +53,7 @@ fn unknown_keys_are_named_with_a_suggestion() {
 
 #[test]
 fn broken_toml_is_placed() {
-    let error = RunConfig::from_toml(&SPARK.replace("steps = 280", "steps = many"), "spark.toml", &[]).unwrap_err().to_string();
+    let error = RunConfig::from_toml(&SPARK.replace("steps = 800", "steps = many"), "spark.toml", &[]).unwrap_err().to_string();
     assert!(error.starts_with("spark.toml: TOML parse error at line"), "{error}");
     let error = RunConfig::from_toml(&SPARK.replace("lr = 1.5e-3", "lr = \"fast\""), "spark.toml", &["train.steps=5".to_owned()])
         .unwrap_err()

@@ -14,7 +14,7 @@ use super::dropout::Dropout;
 use super::isa::{Isa, Kernel, Vector, dispatch};
 use super::math;
 use super::matmul::{copy_rows, interleave};
-use super::tile::{Left, Place, tile, tile_cols};
+use super::tile::{Left, Place, Right, tile, tile_cols};
 
 /// Queries in a block: a multiple of every tile's rows, few enough for their scores to fit the second-level cache.
 const BLOCK: usize = 48;
@@ -218,7 +218,15 @@ impl<'a> Queries<'a> {
                 unsafe {
                     let a = Left { pointer: rows.pointer.add(r * rows.row), row: rows.row, col: 1 };
                     let c = Place { pointer: out.pointer.add(r * out.row + key), ..out };
-                    tile(simd, (self.n - r).min(S::TILE_ROWS), (self.from + self.n - key).min(width), e, a, panels.add(key * e), c);
+                    tile(
+                        simd,
+                        (self.n - r).min(S::TILE_ROWS),
+                        (self.from + self.n - key).min(width),
+                        e,
+                        a,
+                        Right::panel::<S>(panels.add(key * e)),
+                        c,
+                    );
                 }
             }
         }
@@ -238,7 +246,7 @@ impl<'a> Queries<'a> {
                 unsafe {
                     let a = Left { pointer: weights.pointer.add(r * weights.row + self.first_key), row: weights.row, col: 1 };
                     let c = Place { pointer: out.pointer.add(r * out.row + j), ..out };
-                    let panel = panels.add(j * len + self.first_key * width);
+                    let panel = Right::panel::<S>(panels.add(j * len + self.first_key * width));
                     tile(simd, (self.n - r).min(S::TILE_ROWS), (e - j).min(width), self.end::<S>(r) - self.first_key, a, panel, c);
                 }
             }
@@ -260,7 +268,7 @@ impl<'a> Queries<'a> {
                 unsafe {
                     let a = Left { pointer: weights.pointer.add(start * weights.row + key), row: 1, col: weights.row };
                     let c = Place { pointer: out.pointer.add(key * out.row + j), ..out };
-                    let panel = panels.add(j * self.n + start * width);
+                    let panel = Right::panel::<S>(panels.add(j * self.n + start * width));
                     tile(simd, (end - key).min(S::TILE_ROWS), (e - j).min(width), self.n - start, a, panel, c);
                 }
             }

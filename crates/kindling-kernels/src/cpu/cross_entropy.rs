@@ -27,8 +27,8 @@ impl Targets<'_> {
     }
 }
 
-/// Logits that exist at once: 256 MiB.
-const LOGITS_AT_ONCE: usize = 1 << 26;
+/// Logits that exist at once at most: 256 MiB.
+pub const LOGITS_AT_ONCE: usize = 1 << 26;
 
 /// Gradients of x `[N, C]` and of the table `[V, C]`.
 pub type Gradients = (Vec<f32>, Vec<f32>);

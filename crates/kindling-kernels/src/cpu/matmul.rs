@@ -9,7 +9,8 @@ use rayon::prelude::*;
 
 use super::buffer::{Shared, Use, filled, with_buffers};
 use super::isa::{Isa, Kernel, Vector, dispatch};
-use super::tile::{Left, Place, tile, tile_cols};
+use super::math;
+use super::tile::{Left, Place, Right, tile, tile_cols};
 
 /// Columns of A that are taken at once: a panel of B and one of A fit the first-level cache.
 const BLOCK_K: usize = 256;
@@ -19,6 +20,10 @@ const BLOCK_M: usize = 144;
 const BLOCK_N: usize = 3072;
 /// Columns of B up to which A is read in place.
 const DIRECT_COLS: usize = 512;
+/// Rows of A up to which B is read in place, if its rows lie as they are needed: copying it would take longer than all else.
+const DIRECT_ROWS: usize = 12;
+/// Rows of A up to which B is read row by row: a tile would read a few columns of all rows, and then the next few.
+const FEW_ROWS: usize = 4;
 /// Products with fewer multiplications are computed by the calling thread.
 const PARALLEL_FROM: usize = 64 * 64 * 64;
 
@@ -202,6 +207,8 @@ impl Columns<'_> {
         let block_m = m.div_ceil(m_blocks).next_multiple_of(tile_rows);
         // Rows that lie as they are needed are read in place, unless so many panels of B read them that copying pays.
         let direct = P::NOTHING && a.col == 1 && k > 0 && to - from <= DIRECT_COLS;
+        let b_direct = m <= DIRECT_ROWS && b.col == 1 && k > 0;
+        let row_by_row = m <= FEW_ROWS && b.col == 1 && k > 0;
         let panels_len = (to - from).min(BLOCK_N).next_multiple_of(tile_cols) * block_k;
         with_buffers(Use::Whole, |kept| {
             let b_panels = Shared::new(kept.get(0, panels_len).as_mut_ptr().cast::<f32>());
@@ -212,6 +219,9 @@ impl Columns<'_> {
                     let pack = |panel: usize| {
                         let (col, offset) = (j + panel * tile_cols, panel * tile_cols * depth);
                         let cols = (j + n - col).min(tile_cols);
+                        if row_by_row || b_direct && cols == tile_cols {
+                            return;
+                        }
                         // SAFETY: the panels do not overlap, and there is room for all of them.
                         unsafe { dispatch(isa, PackB { b, p, depth, col, cols, out: b_panels.at(offset) }) };
                     };
@@ -224,17 +234,39 @@ impl Columns<'_> {
                         // SAFETY: C's rows are the caller's, and no other block has these; the panels of B are packed.
                         unsafe {
                             let c_block = Place { pointer: c.pointer.at(row * c.row + j), row: c.row, add: c.add || p > 0 };
-                            let block = Block { a: std::ptr::null(), a_row: None, b: b_panels.at(0), c: c_block, rows, cols: n, depth };
-                            if direct {
-                                dispatch(isa, Block { a: a.pointer(row, p), a_row: Some(a.row), ..block });
-                            } else {
-                                with_buffers(Use::Part, |kept| {
+                            let b_rows = b_direct.then(|| Right { pointer: b.pointer(p, j), row: b.row });
+                            let block =
+                                Block { a: std::ptr::null(), a_row: None, b: b_panels.at(0), b_rows, c: c_block, rows, cols: n, depth };
+                            let in_place = Left { pointer: if direct { a.pointer(row, p) } else { std::ptr::null() }, row: a.row, col: 1 };
+                            with_buffers(Use::Part, |kept| {
+                                let packed = if direct {
+                                    None
+                                } else {
                                     let panels = kept.get(0, rows.next_multiple_of(tile_rows) * depth);
                                     dispatch(isa, PackA { a, row, rows, p, depth, out: panels.as_mut_ptr().cast() });
                                     prologue.apply(isa, std::slice::from_raw_parts_mut(panels.as_mut_ptr().cast(), panels.len()));
-                                    dispatch(isa, Block { a: panels.as_ptr().cast(), ..block });
-                                });
-                            }
+                                    Some(panels.as_ptr().cast::<f32>())
+                                };
+                                if row_by_row {
+                                    let left = packed.map_or(in_place, |pointer| Left { pointer, row: 1, col: tile_rows });
+                                    let sums = kept.get(1, rows * n).as_mut_ptr().cast();
+                                    dispatch(
+                                        isa,
+                                        FewRows {
+                                            a: left,
+                                            b: Right { pointer: b.pointer(p, j), row: b.row },
+                                            c: c_block,
+                                            rows,
+                                            cols: n,
+                                            depth,
+                                            sums,
+                                        },
+                                    );
+                                } else {
+                                    let block = Block { a: packed.unwrap_or(in_place.pointer), a_row: direct.then_some(a.row), ..block };
+                                    dispatch(isa, block);
+                                }
+                            });
                             if last {
                                 for r in 0..rows {
                                     let values = std::slice::from_raw_parts_mut(c.pointer.at((row + r) * c.row + j), n);
@@ -389,13 +421,56 @@ pub(crate) unsafe fn interleave<S: Vector>(simd: S, from: *const f32, stride: us
     }
 }
 
-/// A block of C from packed panels of B, and of A or its rows.
+/// A block of C of few rows, from the rows of B. Every element is summed as in a tile.
+struct FewRows {
+    a: Left,
+    b: Right,
+    c: Place,
+    rows: usize,
+    cols: usize,
+    depth: usize,
+    /// Room for the sums.
+    sums: *mut f32,
+}
+
+impl Kernel for FewRows {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Vector>(self, simd: S) {
+        let Self { a, b, c, rows, cols, depth, sums } = self;
+        // SAFETY: A and B have these rows and columns, `sums` has room for `rows` times `cols` values, all of which are
+        // written first, and C's places are this thread's, initialised if they are added to.
+        unsafe {
+            sums.write_bytes(0, rows * cols);
+            let b_row = |p: usize| std::slice::from_raw_parts(b.pointer.add(p * b.row), cols);
+            for p in 0..depth {
+                for r in 0..rows {
+                    let value = simd.splat_f32s(*a.pointer.add(r * a.row + p * a.col));
+                    let sums = std::slice::from_raw_parts_mut(sums.add(r * cols), cols);
+                    math::zip!(simd, sums, b_row(p), |sum, b| simd.fma(value, b, sum));
+                }
+            }
+            for r in 0..rows {
+                let (sums, place) = (std::slice::from_raw_parts(sums.add(r * cols), cols), c.pointer.add(r * c.row));
+                if c.add {
+                    math::add(simd, std::slice::from_raw_parts_mut(place, cols), sums);
+                } else {
+                    place.copy_from_nonoverlapping(sums.as_ptr(), cols);
+                }
+            }
+        }
+    }
+}
+
+/// A block of C from panels of A and of B, or from their rows.
 #[derive(Clone, Copy)]
 struct Block {
     a: *const f32,
     /// Values from a row of A to the next, if it is not packed.
     a_row: Option<usize>,
     b: *const f32,
+    /// B's rows, if whole panels are not packed.
+    b_rows: Option<Right>,
     c: Place,
     rows: usize,
     cols: usize,
@@ -406,20 +481,25 @@ impl Kernel for Block {
     type Output = ();
     #[inline(always)]
     fn run<S: Vector>(self, simd: S) {
-        let Self { a, a_row, b, c, rows, cols, depth } = self;
+        let Self { a, a_row, b, b_rows, c, rows, cols, depth } = self;
         let width = tile_cols::<S>();
         for j in (0..cols).step_by(width) {
             for r in (0..rows).step_by(S::TILE_ROWS) {
                 let (n_rows, n_cols) = ((rows - r).min(S::TILE_ROWS), (cols - j).min(width));
-                // SAFETY: the panels hold all rows and columns of this block, whose places in C are this thread's.
+                // SAFETY: the panels, or the rows, hold all rows and columns of this block, whose places in C are this thread's.
                 unsafe {
                     let place = Place { pointer: c.pointer.add(r * c.row + j), ..c };
-                    // Two calls, so that each is compiled with its own constant stride.
-                    if let Some(row) = a_row {
-                        tile(simd, n_rows, n_cols, depth, Left { pointer: a.add(r * row), row, col: 1 }, b.add(j * depth), place);
-                    } else {
-                        let left = Left { pointer: a.add(r * depth), row: 1, col: S::TILE_ROWS };
-                        tile(simd, n_rows, n_cols, depth, left, b.add(j * depth), place);
+                    let panel = Right::panel::<S>(b.add(j * depth));
+                    let packed = Left { pointer: a.wrapping_add(r * depth), row: 1, col: S::TILE_ROWS };
+                    // A call for each, so that each is compiled with its own constant strides.
+                    match (a_row, b_rows) {
+                        (Some(row), None) => tile(simd, n_rows, n_cols, depth, Left { pointer: a.add(r * row), row, col: 1 }, panel, place),
+                        (None, None) => tile(simd, n_rows, n_cols, depth, packed, panel, place),
+                        (a_row, Some(Right { pointer, row })) => {
+                            let left = a_row.map_or(packed, |row| Left { pointer: a.add(r * row), row, col: 1 });
+                            let right = if n_cols == width { Right { pointer: pointer.add(j), row } } else { panel };
+                            tile(simd, n_rows, n_cols, depth, left, right, place);
+                        }
                     }
                 }
             }

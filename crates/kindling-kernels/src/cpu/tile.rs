@@ -22,6 +22,21 @@ pub(crate) struct Left {
     pub(crate) col: usize,
 }
 
+/// Where a tile's values of B are: row p begins at `pointer + p * row`.
+#[derive(Clone, Copy)]
+pub(crate) struct Right {
+    pub(crate) pointer: *const f32,
+    pub(crate) row: usize,
+}
+
+impl Right {
+    /// A panel: rows of [`tile_cols`] values, one behind the other.
+    #[inline(always)]
+    pub(crate) fn panel<S: Vector>(pointer: *const f32) -> Self {
+        Self { pointer, row: tile_cols::<S>() }
+    }
+}
+
 /// Where a tile of C goes: value (r, j) to `pointer + r * row + j`, added to what is there or not.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
@@ -30,13 +45,13 @@ pub(crate) struct Place {
     pub(crate) add: bool,
 }
 
-/// C of `rows` × `cols`, at most one tile, from `k` columns of A and a panel of B: `k` rows of [`tile_cols`] values.
+/// C of `rows` × `cols`, at most one tile, from `k` columns of A and `k` rows of [`tile_cols`] values of B.
 ///
 /// # Safety
-/// All of A's `rows` × `k`, the panel's `k` rows, and the `rows` × `cols` places of C must be valid, the places to be
+/// All of A's `rows` × `k`, B's `k` rows, and the `rows` × `cols` places of C must be valid, the places to be
 /// added to initialised, and no other thread may touch those places meanwhile.
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Vector>(simd: S, rows: usize, cols: usize, k: usize, a: Left, b: *const f32, c: Place) {
+pub(crate) unsafe fn tile<S: Vector>(simd: S, rows: usize, cols: usize, k: usize, a: Left, b: Right, c: Place) {
     debug_assert!(rows <= S::TILE_ROWS && cols <= tile_cols::<S>());
     // SAFETY: handed on from the caller; every arm takes `rows` rows.
     unsafe {
@@ -49,7 +64,7 @@ pub(crate) unsafe fn tile<S: Vector>(simd: S, rows: usize, cols: usize, k: usize
 }
 
 #[inline(always)]
-unsafe fn rows_of<S: Vector, const V: usize>(simd: S, rows: usize, cols: usize, k: usize, a: Left, b: *const f32, c: Place) {
+unsafe fn rows_of<S: Vector, const V: usize>(simd: S, rows: usize, cols: usize, k: usize, a: Left, b: Right, c: Place) {
     macro_rules! arms {
         ($($r:literal)*) => {
             match rows {
@@ -63,12 +78,12 @@ unsafe fn rows_of<S: Vector, const V: usize>(simd: S, rows: usize, cols: usize, 
 }
 
 #[inline(always)]
-unsafe fn registers<S: Vector, const R: usize, const V: usize>(simd: S, cols: usize, k: usize, a: Left, b: *const f32, c: Place) {
+unsafe fn registers<S: Vector, const R: usize, const V: usize>(simd: S, cols: usize, k: usize, a: Left, b: Right, c: Place) {
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
     prefetch::<R>(c);
-    let (mut a_p, mut b_p) = (a.pointer, b);
+    let (mut a_p, mut b_p) = (a.pointer, b.pointer);
     for _ in 0..k {
-        // SAFETY: the caller vouches for k rows of the panel and k columns of A's R rows. `wrapping_add` because the
+        // SAFETY: the caller vouches for k rows of B and k columns of A's R rows. `wrapping_add` because the
         // pointers are moved once more than they are read.
         unsafe {
             let mut b_row = [simd.splat_f32s(0.0); V];
@@ -83,7 +98,7 @@ unsafe fn registers<S: Vector, const R: usize, const V: usize>(simd: S, cols: us
             }
         }
         a_p = a_p.wrapping_add(a.col);
-        b_p = b_p.wrapping_add(tile_cols::<S>());
+        b_p = b_p.wrapping_add(b.row);
     }
     // SAFETY: the caller vouches for R rows of `cols` places, initialised where `add`; a mask takes those of the last vector.
     unsafe {

@@ -151,3 +151,16 @@ proptest! {
         check(|| compute(&|x| dropout(x, &dropped)), || compute(&|x| dropout::composed(x, &dropped)))?;
     }
 }
+
+/// Wider than what is copied of B at once, and of few rows, where threads share out the columns: biases and derivatives must
+/// meet their own columns.
+#[test]
+fn wide_layers() {
+    for (n, i, o) in [(3, 90, 7000), (150, 9, 7000), (3, 7000, 90), (150, 7000, 9)] {
+        let compute = |f: fn(Tensor<2>, Tensor<2>, Option<Tensor<1>>) -> Tensor<2>| {
+            computed(&[[n, i], [i, o]], &[o], |m, v, _| f(m[0].clone() * 3.0, m[1].clone(), v.first().cloned()))
+        };
+        check(|| compute(gelu_linear), || compute(linear::composed_gelu)).unwrap();
+        check(|| compute(linear), || compute(linear::composed)).unwrap();
+    }
+}

@@ -73,6 +73,7 @@ pub(crate) fn initialised<'a, T: Copy>(room: &'a mut [MaybeUninit<T>], from: &[T
 }
 
 /// A copy, made by all threads.
+#[cfg(feature = "flex")]
 pub(crate) fn copied(from: &[f32]) -> Vec<f32> {
     // SAFETY: the chunks are all that there is.
     unsafe {

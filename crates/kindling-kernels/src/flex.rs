@@ -3,15 +3,16 @@
 use std::cell::Cell;
 use std::sync::OnceLock;
 
-use crate::cpu::buffer::copied;
-use crate::cpu::isa::Isa;
-use crate::cpu::matmul::Matrix;
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{DType, Dispatch, DispatchDevice, Flex, Shape, TensorMetadata};
 use burn::tensor::{Bytes, Tensor};
+
+use crate::cpu::buffer::copied;
+use crate::cpu::isa::Isa;
+use crate::cpu::matmul::Matrix;
 
 /// A tensor that an operation may do without, as extension traits take it: they know no `Option`, so none is an empty one.
 pub(crate) fn or_empty<const D: usize>(tensor: Option<Tensor<1>>, beside: &Tensor<D>) -> FloatTensor<Dispatch> {

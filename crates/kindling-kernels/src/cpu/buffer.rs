@@ -1,5 +1,5 @@
 //! Memory that is written before it is read, and pointers that cross threads.
-#![allow(unsafe_code, reason = "every buffer would otherwise be written twice, once with zeros: a tenth of a training step")]
+#![allow(unsafe_code, reason = "every buffer would otherwise be written twice, once with zeros, by one thread")]
 
 use std::cell::Cell;
 use std::mem::MaybeUninit;
@@ -54,9 +54,9 @@ pub(crate) enum Use {
     Part = 1,
 }
 
-/// Calls `compute` with the buffers that this thread keeps from one call to the next: allocators give the memory of
-/// threads back to the system, and getting it again, page by page, would cost a tenth of a small model's step. Calls may
-/// be nested, for a thread that waits for others may be given other work meanwhile; the inner one has buffers of its own.
+/// Calls `compute` with the buffers that this thread keeps from one call to the next: allocators give the memory of other
+/// threads than the first back to the system, and it would come back page by page, zeroed. Calls may be nested, for a
+/// thread that waits for others may be given other work meanwhile; the inner one has buffers of its own.
 pub(crate) fn with_buffers<T>(user: Use, compute: impl FnOnce(&mut Buffers) -> T) -> T {
     thread_local! {
         static KEPT: [Cell<Buffers>; 2] = const { [Cell::new(Buffers(Vec::new())), Cell::new(Buffers(Vec::new()))] };

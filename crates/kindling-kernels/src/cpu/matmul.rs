@@ -364,7 +364,6 @@ impl Kernel for PackA<'_> {
 /// # Safety
 /// All of them must be valid.
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "two matrices have them")]
 pub(crate) unsafe fn copy_rows<S: Vector>(_simd: S, from: *const f32, stride: usize, n: usize, len: usize, out: *mut f32, width: usize) {
     for i in 0..n {
         // SAFETY: the caller vouches for every row.
@@ -387,7 +386,6 @@ pub(crate) unsafe fn copy_rows<S: Vector>(_simd: S, from: *const f32, stride: us
 /// # Safety
 /// All of them must be valid.
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "two matrices have them")]
 pub(crate) unsafe fn interleave<S: Vector>(simd: S, from: *const f32, stride: usize, n: usize, len: usize, out: *mut f32, width: usize) {
     let whole = len / 8 * 8;
     for j in (0..n).step_by(8) {

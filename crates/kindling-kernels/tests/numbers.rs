@@ -103,6 +103,18 @@ fn what_is_no_number_passes_as_such() {
 }
 
 #[test]
+fn a_logit_that_is_no_number_makes_the_loss_none() {
+    let device = Device::flex();
+    let nats = outputs(|| {
+        // The second of three logits, and not the target: what is taken of it is its exponential alone.
+        let table = Tensor::<2>::from_floats([[0.5], [f32::NAN], [-0.5]], &device);
+        let x = Tensor::<2>::from_floats([[1.0]], &device);
+        linear_cross_entropy(x, table, Tensor::from_data([0], &device), Tensor::ones([1], &device), 0.0)
+    });
+    assert!(nats.iter().all(|nats| nats[0].is_nan()), "{nats:?}");
+}
+
+#[test]
 fn scores_beyond_all_exponentials_still_give_probabilities() {
     let device = Device::flex();
     for out in outputs(|| {

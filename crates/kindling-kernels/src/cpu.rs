@@ -1,6 +1,7 @@
 //! The computations themselves, over slices, for every instruction set. Knows nothing of Burn.
 
 pub mod adamw;
+pub mod arithmetic;
 pub mod attention;
 pub(crate) mod buffer;
 pub mod cross_entropy;
@@ -11,5 +12,6 @@ pub mod layer_norm;
 pub mod linear;
 pub(crate) mod math;
 pub mod matmul;
+pub(crate) mod pairs;
 pub(crate) mod rows;
 pub(crate) mod tile;

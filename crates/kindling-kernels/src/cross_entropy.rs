@@ -2,16 +2,26 @@
 
 use burn::tensor::{Int, Tensor};
 
+use crate::Precision;
+
 /// The sum over rows of weight × cross-entropy of `softmax(x·tableᵀ)` with the target, in nats, `[1]`: `x` `[N, C]`, `table`
 /// `[V, C]`, `targets` and `weights` `[N]`. A weight of 0 ignores its row. `smoothing` is the share of the probability that
-/// is spread evenly over the vocabulary (Szegedy et al., arXiv:1512.00567).
+/// is spread evenly over the vocabulary (Szegedy et al., arXiv:1512.00567). The fused form rounds the factors of matrix products
+/// as `precision` says.
 ///
 /// # Panics
 /// If the sizes do not fit, or a target that counts is not below V.
-pub fn linear_cross_entropy(x: Tensor<2>, table: Tensor<2>, targets: Tensor<1, Int>, weights: Tensor<1>, smoothing: f64) -> Tensor<1> {
+pub fn linear_cross_entropy(
+    x: Tensor<2>,
+    table: Tensor<2>,
+    targets: Tensor<1, Int>,
+    weights: Tensor<1>,
+    smoothing: f64,
+    precision: Precision,
+) -> Tensor<1> {
     #[cfg(feature = "flex")]
     if crate::flex::is_fused(&x) {
-        return fused::linear_cross_entropy(x, table, targets, weights, smoothing);
+        return fused::linear_cross_entropy(x, table, targets, weights, smoothing, precision);
     }
     composed(x, table, targets, weights, smoothing)
 }
@@ -60,6 +70,7 @@ mod fused {
     use burn::backend::{Autodiff, Backend, Dispatch, Flex, Shape, TensorMetadata, backend_extension};
     use burn::tensor::{Int, Tensor, TensorData};
 
+    use crate::Precision;
     use crate::cpu::cross_entropy::{Targets, linear, linear_rows};
     use crate::flex::{contiguous, ids, isa, make, matrix, owned, register, scale, values};
 
@@ -71,6 +82,7 @@ mod fused {
             targets: IntTensor<Self>,
             weights: FloatTensor<Self>,
             smoothing: f64,
+            precision: Precision,
         ) -> FloatTensor<Self>;
     }
 
@@ -80,9 +92,10 @@ mod fused {
         targets: Tensor<1, Int>,
         weights: Tensor<1>,
         smoothing: f64,
+        precision: Precision,
     ) -> Tensor<1> {
         let (x, table, targets, weights) = (x.into_dispatch(), table.into_dispatch(), targets.into_dispatch(), weights.into_dispatch());
-        Tensor::from_dispatch(Dispatch::linear_cross_entropy(x, table, targets, weights, smoothing))
+        Tensor::from_dispatch(Dispatch::linear_cross_entropy(x, table, targets, weights, smoothing, precision))
     }
 
     pub(super) fn linear_nats(x: Tensor<2>, table: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<1, Int>) {
@@ -97,10 +110,17 @@ mod fused {
     }
 
     impl CrossEntropy for Flex {
-        fn linear_cross_entropy(x: FlexTensor, table: FlexTensor, targets: FlexTensor, weights: FlexTensor, smoothing: f64) -> FlexTensor {
+        fn linear_cross_entropy(
+            x: FlexTensor,
+            table: FlexTensor,
+            targets: FlexTensor,
+            weights: FlexTensor,
+            smoothing: f64,
+            precision: Precision,
+        ) -> FlexTensor {
             let (x, table, weights, ids) = (contiguous(x), contiguous(table), contiguous(weights), ids(targets));
             let targets = Targets { ids: &ids, weights: values(&weights), smoothing: smoothing as f32 };
-            let (nats, _) = linear(isa(), matrix(&x), matrix(&table), targets, false);
+            let (nats, _) = linear(isa(), precision, matrix(&x), matrix(&table), targets, false);
             make(vec![nats as f32], Shape::new([1]))
         }
     }
@@ -128,6 +148,7 @@ mod fused {
             targets: IntTensor<Self>,
             weights: FloatTensor<Self>,
             smoothing: f64,
+            precision: Precision,
         ) -> FloatTensor<Self> {
             let ((x, x_node), (table, table_node)) = (x.into_parts(), table.into_parts());
             let (x, table, weights, ids) = (contiguous(x), contiguous(table), contiguous(weights.into_primitive()), ids(targets));
@@ -135,11 +156,11 @@ mod fused {
             let sum = |nats: f64| make(vec![nats as f32], Shape::new([1]));
             match Step.prepare::<C>([x_node, table_node]).compute_bound().stateful() {
                 OpsKind::Tracked(step) => {
-                    let (nats, gradients) = linear(isa(), matrix(&x), matrix(&table), targets, true);
+                    let (nats, gradients) = linear(isa(), precision, matrix(&x), matrix(&table), targets, true);
                     let (d_x, d_table) = gradients.expect("asked for");
                     step.finish([make(d_x, x.shape()), make(d_table, table.shape())], sum(nats))
                 }
-                OpsKind::UnTracked(step) => step.finish(sum(linear(isa(), matrix(&x), matrix(&table), targets, false).0)),
+                OpsKind::UnTracked(step) => step.finish(sum(linear(isa(), precision, matrix(&x), matrix(&table), targets, false).0)),
             }
         }
     }

@@ -1,14 +1,13 @@
 //! Flex's tensors as slices, and the choice between fused and composed forms. Computes nothing.
 
 use std::cell::Cell;
-use std::sync::OnceLock;
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{DType, Dispatch, DispatchDevice, Flex, Shape, TensorMetadata};
-use burn::tensor::{Bytes, Tensor};
+use burn::tensor::{Bytes, Device, Tensor};
 
 use crate::cpu::buffer::copied;
 use crate::cpu::isa::Isa;
@@ -33,13 +32,15 @@ pub(crate) fn register(grads: &mut Gradients, parent: Option<NodeId>, gradient: 
 
 /// Whether the fused form computes this tensor: f32 on Flex, tracked or not.
 pub(crate) fn is_fused<const D: usize>(tensor: &Tensor<D>) -> bool {
-    let device = tensor.device();
-    let on_flex = match device.as_dispatch() {
+    is_flex(&tensor.device()) && tensor.dtype() == DType::F32 && FORM.get() != Some(Form::Composed)
+}
+
+pub(crate) fn is_flex(device: &Device) -> bool {
+    match device.as_dispatch() {
         DispatchDevice::Flex(_) => true,
         DispatchDevice::Autodiff(device) => matches!(**device, DispatchDevice::Flex(_)),
         _ => false,
-    };
-    on_flex && tensor.dtype() == DType::F32 && FORM.get() != Some(Form::Composed)
+    }
 }
 
 /// How operations on Flex are computed.
@@ -76,10 +77,9 @@ pub fn with_form<T>(form: Form, compute: impl FnOnce() -> T) -> T {
 
 /// The instruction set that fused forms are computed with on this thread.
 pub(crate) fn isa() -> Isa {
-    static DETECTED: OnceLock<Isa> = OnceLock::new();
     match FORM.get() {
         Some(Form::Fused(isa)) => isa,
-        _ => *DETECTED.get_or_init(Isa::detect),
+        _ => Isa::chosen(),
     }
 }
 

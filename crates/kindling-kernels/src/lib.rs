@@ -27,6 +27,7 @@ pub mod linear;
 
 pub use adamw::{adamw_step, sum_of_squares};
 pub use attention::{Mask, causal_attention};
+pub use cpu::arithmetic::Precision;
 pub use cpu::cross_entropy::LOGITS_AT_ONCE;
 pub use cpu::dropout::{Dropout, stream};
 pub use cpu::isa::Isa;
@@ -37,3 +38,14 @@ pub use embedding::embedding;
 pub use flex::{Form, with_form};
 pub use layer_norm::layer_norm;
 pub use linear::{gelu_linear, linear};
+
+/// Whether operations on f32 tensors of this device are computed by fused kernels.
+pub fn is_fused_on(device: &burn::tensor::Device) -> bool {
+    #[cfg(feature = "flex")]
+    return flex::is_flex(device);
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = device;
+        false
+    }
+}

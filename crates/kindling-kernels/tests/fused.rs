@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_kernels::cpu::attention::AttentionShape;
 use kindling_kernels::{
-    Dropout, Form, Isa, Mask, attention, causal_attention, cross_entropy, dropout, embedding, gelu_linear, layer_norm, linear,
+    Dropout, Form, Isa, Mask, Precision, attention, causal_attention, cross_entropy, dropout, embedding, gelu_linear, layer_norm, linear,
     linear_cross_entropy, linear_nats, stream, with_form,
 };
 use proptest::prelude::*;
@@ -84,9 +84,9 @@ proptest! {
             f(m[0].clone() * 3.0, m[1].clone(), v.first().cloned())
         });
         if gelu {
-            check(|| compute(gelu_linear), || compute(linear::composed_gelu))?;
+            check(|| compute(|x, w, bias| gelu_linear(x, w, bias, Precision::F32)), || compute(linear::composed_gelu))?;
         } else {
-            check(|| compute(linear), || compute(linear::composed))?;
+            check(|| compute(|x, w, bias| linear(x, w, bias, Precision::F32)), || compute(linear::composed))?;
         }
     }
 
@@ -123,7 +123,7 @@ proptest! {
             let weights = Tensor::from_data(TensorData::new(weights, [n]), device);
             f(m[0].clone() * 2.0, m[1].clone() * 2.0, ids(5, n, v, device), weights, smoothing)
         });
-        check(|| compute(linear_cross_entropy), || compute(cross_entropy::composed))?;
+        check(|| compute(|x, table, ids, weights, smoothing| linear_cross_entropy(x, table, ids, weights, smoothing, Precision::F32)), || compute(cross_entropy::composed))?;
     }
 
     #[test]
@@ -160,7 +160,7 @@ fn wide_layers() {
         let compute = |f: fn(Tensor<2>, Tensor<2>, Option<Tensor<1>>) -> Tensor<2>| {
             computed(&[[n, i], [i, o]], &[o], |m, v, _| f(m[0].clone() * 3.0, m[1].clone(), v.first().cloned()))
         };
-        check(|| compute(gelu_linear), || compute(linear::composed_gelu)).unwrap();
-        check(|| compute(linear), || compute(linear::composed)).unwrap();
+        check(|| compute(|x, w, bias| gelu_linear(x, w, bias, Precision::F32)), || compute(linear::composed_gelu)).unwrap();
+        check(|| compute(|x, w, bias| linear(x, w, bias, Precision::F32)), || compute(linear::composed)).unwrap();
     }
 }

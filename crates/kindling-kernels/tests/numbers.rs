@@ -6,8 +6,8 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use kindling_kernels::cpu::matmul::{Matrix, Nothing, matmul, matmul_add};
 use kindling_kernels::{
-    Dropout, Form, Isa, Mask, adamw, adamw_step, causal_attention, gelu_linear, layer_norm, linear_cross_entropy, stream, sum_of_squares,
-    with_form,
+    Dropout, Form, Isa, Mask, Precision, adamw, adamw_step, causal_attention, gelu_linear, layer_norm, linear_cross_entropy, stream,
+    sum_of_squares, with_form,
 };
 use proptest::prelude::*;
 
@@ -30,9 +30,9 @@ proptest! {
         let left = if a_turned { Matrix::new(&a, k, m).transposed() } else { Matrix::new(&a, m, k) };
         let right = if b_turned { Matrix::new(&b, n, k).transposed() } else { Matrix::new(&b, k, n) };
         for isa in available() {
-            let c = matmul(isa, left, right, Nothing, &Nothing);
+            let c = matmul(isa, Precision::F32, left, right, Nothing, &Nothing);
             let mut twice = c.clone();
-            matmul_add(isa, left, right, &mut twice);
+            matmul_add(isa, Precision::F32, left, right, &mut twice);
             // Some elements, near the borders of tiles and blocks.
             for (i, j) in (0..m).step_by(7).chain(m.checked_sub(1)).flat_map(|i| (0..n).step_by(11).chain(n.checked_sub(1)).map(move |j| (i, j))) {
                 let expected: f64 = (0..k).map(|p| f64::from(a_at(i, p)) * f64::from(b_at(p, j))).sum();
@@ -89,13 +89,13 @@ fn what_is_no_number_passes_as_such() {
             }
         };
         // The negative infinity of GELU is 0 times infinity, as in PyTorch.
-        check("gelu_linear", outputs(|| gelu_linear(with_bad(3, 24), w(), None)), 24);
+        check("gelu_linear", outputs(|| gelu_linear(with_bad(3, 24), w(), None, Precision::F32)), 24);
         check("layer_norm", outputs(|| layer_norm(with_bad(3, 24), Tensor::ones([24], &device), None, 1e-5)), 24);
         // Of two sequences of one token the second is bad.
         check("attention", outputs(|| causal_attention(with_bad(2, 3), 2, 1, &Mask::default())), 1);
         for out in outputs(|| {
             let targets = Tensor::from_data([0, 1, 2], &device);
-            linear_cross_entropy(with_bad(3, 24), w(), targets, Tensor::ones([3], &device), 0.0)
+            linear_cross_entropy(with_bad(3, 24), w(), targets, Tensor::ones([3], &device), 0.0, Precision::F32)
         }) {
             assert!(!out[0].is_finite(), "cross-entropy of {bad}: {out:?}");
         }
@@ -109,7 +109,7 @@ fn a_logit_that_is_no_number_makes_the_loss_none() {
         // The second of three logits, and not the target: what is taken of it is its exponential alone.
         let table = Tensor::<2>::from_floats([[0.5], [f32::NAN], [-0.5]], &device);
         let x = Tensor::<2>::from_floats([[1.0]], &device);
-        linear_cross_entropy(x, table, Tensor::from_data([0], &device), Tensor::ones([1], &device), 0.0)
+        linear_cross_entropy(x, table, Tensor::from_data([0], &device), Tensor::ones([1], &device), 0.0, Precision::F32)
     });
     assert!(nats.iter().all(|nats| nats[0].is_nan()), "{nats:?}");
 }
@@ -132,7 +132,7 @@ fn exponentials_are_right_to_the_last_places() {
         let nats = outputs(|| {
             let input = Tensor::<2>::from_floats([[1.0]], &device);
             let table = Tensor::<2>::from_floats([[0.0], [x]], &device);
-            linear_cross_entropy(input, table, Tensor::from_data([0], &device), Tensor::ones([1], &device), 0.0)
+            linear_cross_entropy(input, table, Tensor::from_data([0], &device), Tensor::ones([1], &device), 0.0, Precision::F32)
         });
         let expected = f64::from(x).exp().ln_1p();
         for nats in nats {

@@ -3,10 +3,10 @@
 
 use kindling_kernels::cpu::attention::{AttentionShape, Visible, backward, forward};
 use kindling_kernels::cpu::cross_entropy::{Targets, linear};
-use kindling_kernels::cpu::linear::{backward_w, backward_x, sum_rows};
+use kindling_kernels::cpu::linear::{backward_w, backward_x, forward as forward_linear, sum_rows};
 use kindling_kernels::cpu::matmul::Matrix;
 use kindling_kernels::cpu::{embedding, layer_norm};
-use kindling_kernels::{Isa, stream};
+use kindling_kernels::{Isa, Precision, stream};
 
 fn values(salt: u64, n: usize) -> Vec<f32> {
     (0..n as u64).map(|i| (stream(salt, &[i]) >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
@@ -28,12 +28,15 @@ fn check(name: &str, compute: impl Fn(Isa) -> Vec<f32> + Sync) {
 fn sums_do_not_depend_on_threads() {
     let (n, i, o) = (700, 130, 300);
     let (x, w, dy) = (values(1, n * i), values(2, i * o), values(3, n * o));
-    check("a product", |isa| kindling_kernels::cpu::linear::forward(isa, Matrix::new(&x, n, i), Matrix::new(&w, i, o), None, true));
-    check("a product of few rows", |isa| {
-        kindling_kernels::cpu::linear::forward(isa, Matrix::new(&x[..9 * i], 9, i), Matrix::new(&w, i, o), None, false)
-    });
-    check("the gradient of x", |isa| backward_x(isa, Matrix::new(&dy, n, o), Matrix::new(&w, i, o), Some(&x)));
-    check("the gradient of w", |isa| backward_w(isa, Matrix::new(&x, n, i), Matrix::new(&dy, n, o), true));
+    for precision in [Precision::F32, Precision::Bf16] {
+        let name = |what: &str| format!("{what} in {precision:?}");
+        check(&name("a product"), |isa| forward_linear(isa, precision, Matrix::new(&x, n, i), Matrix::new(&w, i, o), None, true));
+        check(&name("a product of few rows"), |isa| {
+            forward_linear(isa, precision, Matrix::new(&x[..9 * i], 9, i), Matrix::new(&w, i, o), None, false)
+        });
+        check(&name("the gradient of x"), |isa| backward_x(isa, precision, Matrix::new(&dy, n, o), Matrix::new(&w, i, o), Some(&x)));
+        check(&name("the gradient of w"), |isa| backward_w(isa, precision, Matrix::new(&x, n, i), Matrix::new(&dy, n, o), true));
+    }
     check("the gradient of a bias", |isa| sum_rows(isa, &dy, o));
     let ids: Vec<u32> = (0..n as u64).map(|row| (stream(4, &[row]) % 50) as u32).collect();
     check("the gradient of a table", |isa| embedding::backward(isa, &ids, &dy, 50, o));
@@ -47,7 +50,7 @@ fn sums_do_not_depend_on_threads() {
     let weights = vec![1.0; n];
     check("cross-entropy", |isa| {
         let targets = Targets { ids: &ids, weights: &weights, smoothing: 0.1 };
-        let (nats, gradients) = linear(isa, Matrix::new(&x, n, i), Matrix::new(&w[..50 * i], 50, i), targets, true);
+        let (nats, gradients) = linear(isa, Precision::F32, Matrix::new(&x, n, i), Matrix::new(&w[..50 * i], 50, i), targets, true);
         let (d_x, d_table) = gradients.unwrap();
         [vec![nats as f32], d_x, d_table].concat()
     });

@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+use super::arithmetic::F32;
 use super::buffer::{Buffers, Shared, Use, filled, with_buffers};
 use super::dropout::Dropout;
 use super::isa::{Isa, Kernel, Vector, dispatch};
@@ -219,7 +220,7 @@ impl<'a> Queries<'a> {
                     let a = Left { pointer: rows.pointer.add(r * rows.row), row: rows.row, col: 1 };
                     let c = Place { pointer: out.pointer.add(r * out.row + key), ..out };
                     tile(
-                        simd,
+                        F32(simd),
                         (self.n - r).min(S::TILE_ROWS),
                         (self.from + self.n - key).min(width),
                         e,
@@ -247,7 +248,7 @@ impl<'a> Queries<'a> {
                     let a = Left { pointer: weights.pointer.add(r * weights.row + self.first_key), row: weights.row, col: 1 };
                     let c = Place { pointer: out.pointer.add(r * out.row + j), ..out };
                     let panel = Right::panel::<S>(panels.add(j * len + self.first_key * width));
-                    tile(simd, (self.n - r).min(S::TILE_ROWS), (e - j).min(width), self.end::<S>(r) - self.first_key, a, panel, c);
+                    tile(F32(simd), (self.n - r).min(S::TILE_ROWS), (e - j).min(width), self.end::<S>(r) - self.first_key, a, panel, c);
                 }
             }
         }
@@ -269,7 +270,7 @@ impl<'a> Queries<'a> {
                     let a = Left { pointer: weights.pointer.add(start * weights.row + key), row: 1, col: weights.row };
                     let c = Place { pointer: out.pointer.add(key * out.row + j), ..out };
                     let panel = Right::panel::<S>(panels.add(j * self.n + start * width));
-                    tile(simd, (end - key).min(S::TILE_ROWS), (e - j).min(width), self.n - start, a, panel, c);
+                    tile(F32(simd), (end - key).min(S::TILE_ROWS), (e - j).min(width), self.n - start, a, panel, c);
                 }
             }
         }

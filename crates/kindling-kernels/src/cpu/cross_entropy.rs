@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::arithmetic::Precision;
 use super::isa::{Isa, Kernel, Vector, dispatch};
 use super::math;
 use super::matmul::{Matrix, Nothing, matmul, matmul_add};
@@ -38,25 +39,32 @@ pub type Gradients = (Vec<f32>, Vec<f32>);
 ///
 /// # Panics
 /// If the sizes do not fit, or the target of a row that counts is not below V.
-pub fn linear(isa: Isa, x: Matrix<'_>, table: Matrix<'_>, targets: Targets<'_>, gradients: bool) -> (f64, Option<Gradients>) {
+pub fn linear(
+    isa: Isa,
+    precision: Precision,
+    x: Matrix<'_>,
+    table: Matrix<'_>,
+    targets: Targets<'_>,
+    gradients: bool,
+) -> (f64, Option<Gradients>) {
     let mut nats = 0.0;
     let mut d_x = Vec::with_capacity(if gradients { x.rows() * x.cols() } else { 0 });
     let mut d_table: Option<Vec<f32>> = None;
     for rows in chunks(x.rows(), table.rows()) {
         let x = x.slice_rows(rows.clone());
-        let mut logits = matmul(isa, x, table.transposed(), Nothing, &Nothing);
+        let mut logits = matmul(isa, precision, x, table.transposed(), Nothing, &Nothing);
         nats += in_place(isa, &mut logits, table.rows(), targets.rows(rows), gradients);
         if gradients {
             let logits = Matrix::new(&logits, x.rows(), table.rows());
-            let part = matmul(isa, logits, table, Nothing, &Nothing);
+            let part = matmul(isa, precision, logits, table, Nothing, &Nothing);
             if d_x.is_empty() {
                 d_x = part
             } else {
                 d_x.extend_from_slice(&part)
             }
             match &mut d_table {
-                Some(sum) => matmul_add(isa, logits.transposed(), x, sum),
-                None => d_table = Some(matmul(isa, logits.transposed(), x, Nothing, &Nothing)),
+                Some(sum) => matmul_add(isa, precision, logits.transposed(), x, sum),
+                None => d_table = Some(matmul(isa, precision, logits.transposed(), x, Nothing, &Nothing)),
             }
         }
     }
@@ -72,7 +80,7 @@ pub fn linear_rows(isa: Isa, x: Matrix<'_>, table: Matrix<'_>, targets: &[u32]) 
     assert!(targets.len() == x.rows() && targets.iter().all(|id| (*id as usize) < vocab_size), "{} targets below {vocab_size}", x.rows());
     let mut out = Vec::with_capacity(targets.len());
     for rows in chunks(x.rows(), vocab_size) {
-        let mut logits = matmul(isa, x.slice_rows(rows.clone()), table.transposed(), Nothing, &Nothing);
+        let mut logits = matmul(isa, Precision::F32, x.slice_rows(rows.clone()), table.transposed(), Nothing, &Nothing);
         let tasks = logits.par_chunks_mut(vocab_size).zip(&targets[rows]);
         out.par_extend(tasks.map(|(logits, id)| dispatch(isa, Score { logits, id: *id as usize })));
     }

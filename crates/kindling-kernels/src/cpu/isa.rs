@@ -1,6 +1,7 @@
 //! Instruction sets, chosen at run time. What is computed with them is in the other files.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 /// An instruction set that the kernels are compiled for, from the least to the most capable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,6 +16,8 @@ pub enum Isa {
     Avx512Bf16,
 }
 
+static CHOSEN: OnceLock<Isa> = OnceLock::new();
+
 impl Isa {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
@@ -22,6 +25,20 @@ impl Isa {
     /// The most capable that this processor has.
     pub fn detect() -> Self {
         Self::ALL.into_iter().rev().find(|isa| isa.is_available()).unwrap_or(Self::Portable)
+    }
+
+    /// The one that fused operations are computed with: the most capable, unless another was chosen.
+    pub fn chosen() -> Self {
+        *CHOSEN.get_or_init(Self::detect)
+    }
+
+    /// Chooses it for the whole process, if this processor has it and nothing was computed before.
+    ///
+    /// # Errors
+    /// The one that is used instead.
+    pub fn choose(self) -> Result<(), Self> {
+        let chosen = *CHOSEN.get_or_init(|| if self.is_available() { self } else { Self::detect() });
+        if chosen == self { Ok(()) } else { Err(chosen) }
     }
 
     /// Whether this processor has it.

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::arithmetic::Precision;
 use super::isa::{Isa, Kernel, Vector, dispatch};
 use super::math;
 use super::matmul::{Epilogue, Matrix, Nothing, Prologue, matmul};
@@ -72,13 +73,13 @@ impl Kernel for TimesDerivative<'_> {
 ///
 /// # Panics
 /// If the sizes do not fit.
-pub fn forward(isa: Isa, x: Matrix<'_>, w: Matrix<'_>, bias: Option<&[f32]>, gelu: bool) -> Vec<f32> {
+pub fn forward(isa: Isa, precision: Precision, x: Matrix<'_>, w: Matrix<'_>, bias: Option<&[f32]>, gelu: bool) -> Vec<f32> {
     assert!(bias.is_none_or(|bias| bias.len() == w.cols()), "a bias of {} values", w.cols());
     match (gelu, bias) {
-        (false, None) => matmul(isa, x, w, Nothing, &Nothing),
-        (false, Some(bias)) => matmul(isa, x, w, Nothing, &AddBias(bias)),
-        (true, None) => matmul(isa, x, w, Gelu, &Nothing),
-        (true, Some(bias)) => matmul(isa, x, w, Gelu, &AddBias(bias)),
+        (false, None) => matmul(isa, precision, x, w, Nothing, &Nothing),
+        (false, Some(bias)) => matmul(isa, precision, x, w, Nothing, &AddBias(bias)),
+        (true, None) => matmul(isa, precision, x, w, Gelu, &Nothing),
+        (true, Some(bias)) => matmul(isa, precision, x, w, Gelu, &AddBias(bias)),
     }
 }
 
@@ -86,12 +87,12 @@ pub fn forward(isa: Isa, x: Matrix<'_>, w: Matrix<'_>, bias: Option<&[f32]>, gel
 ///
 /// # Panics
 /// If the sizes do not fit.
-pub fn backward_x(isa: Isa, dy: Matrix<'_>, w: Matrix<'_>, gelu_at: Option<&[f32]>) -> Vec<f32> {
+pub fn backward_x(isa: Isa, precision: Precision, dy: Matrix<'_>, w: Matrix<'_>, gelu_at: Option<&[f32]>) -> Vec<f32> {
     match gelu_at {
-        None => matmul(isa, dy, w.transposed(), Nothing, &Nothing),
+        None => matmul(isa, precision, dy, w.transposed(), Nothing, &Nothing),
         Some(at) => {
             assert_eq!(at.len(), dy.rows() * w.rows(), "as many values as the gradient has");
-            matmul(isa, dy, w.transposed(), Nothing, &GeluBackward { at, cols: w.rows() })
+            matmul(isa, precision, dy, w.transposed(), Nothing, &GeluBackward { at, cols: w.rows() })
         }
     }
 }
@@ -100,8 +101,12 @@ pub fn backward_x(isa: Isa, dy: Matrix<'_>, w: Matrix<'_>, gelu_at: Option<&[f32
 ///
 /// # Panics
 /// If the sizes do not fit.
-pub fn backward_w(isa: Isa, x: Matrix<'_>, dy: Matrix<'_>, gelu: bool) -> Vec<f32> {
-    if gelu { matmul(isa, x.transposed(), dy, Gelu, &Nothing) } else { matmul(isa, x.transposed(), dy, Nothing, &Nothing) }
+pub fn backward_w(isa: Isa, precision: Precision, x: Matrix<'_>, dy: Matrix<'_>, gelu: bool) -> Vec<f32> {
+    if gelu {
+        matmul(isa, precision, x.transposed(), dy, Gelu, &Nothing)
+    } else {
+        matmul(isa, precision, x.transposed(), dy, Nothing, &Nothing)
+    }
 }
 
 /// The sum of the rows of `x` `[N, C]`, the same for any number of threads: the gradient of a bias.

@@ -1,4 +1,5 @@
-//! Matrix products of f32 matrices in any orientation, multi-threaded, with work before and after fused in.
+//! Matrix products of f32 matrices in any orientation, multi-threaded, with work before and after fused in, and with factors
+//! rounded to bf16 if asked for.
 //!
 //! Blocked for the caches as in GotoBLAS and BLIS: a block of B's rows is copied into panels that all threads share, each
 //! thread copies blocks of A, and tiles of C are summed in registers (`tile.rs`). An element of C is summed in the same
@@ -7,12 +8,14 @@
 
 use rayon::prelude::*;
 
-use super::buffer::{Shared, Use, filled, with_buffers};
+use super::arithmetic::{Arithmetic, F32, Pairs, PairsKernel, Precision, dispatch_pairs};
+use super::buffer::{Buffers, Shared, Use, filled, with_buffers};
 use super::isa::{Isa, Kernel, Vector, dispatch};
 use super::math;
+use super::pairs::{self, Pair, Runs};
 use super::tile::{Left, Place, Right, tile, tile_cols};
 
-/// Columns of A that are taken at once: a panel of B and one of A fit the first-level cache.
+/// Words of columns of A that are taken at once: a panel of B and one of A fit the first-level cache.
 const BLOCK_K: usize = 256;
 /// Rows of A that a thread copies at once: they fit the second-level cache.
 const BLOCK_M: usize = 144;
@@ -110,12 +113,13 @@ impl Epilogue for Nothing {
 ///
 /// # Panics
 /// If `a` has not as many columns as `b` has rows.
-pub fn matmul(isa: Isa, a: Matrix<'_>, b: Matrix<'_>, prologue: impl Prologue, epilogue: &impl Epilogue) -> Vec<f32> {
+pub fn matmul(isa: Isa, precision: Precision, a: Matrix<'_>, b: Matrix<'_>, prologue: impl Prologue, epilogue: &impl Epilogue) -> Vec<f32> {
     let (m, n) = (a.rows, b.cols);
     // SAFETY: the product writes all m rows of n values, which lie one behind the other.
     unsafe {
         filled(m * n, |c| {
-            product(isa, a, b, Target { pointer: Shared::new(c.as_mut_ptr().cast()), row: n, add: false }, prologue, epilogue)
+            let c = Target { pointer: Shared::new(c.as_mut_ptr().cast()), row: n, add: false };
+            product(isa, precision, a, b, c, prologue, epilogue)
         })
     }
 }
@@ -124,11 +128,11 @@ pub fn matmul(isa: Isa, a: Matrix<'_>, b: Matrix<'_>, prologue: impl Prologue, e
 ///
 /// # Panics
 /// If the sizes do not fit.
-pub fn matmul_add(isa: Isa, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32]) {
+pub fn matmul_add(isa: Isa, precision: Precision, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32]) {
     assert_eq!(c.len(), a.rows * b.cols, "C has the rows of A and the columns of B");
     let c = Target { pointer: Shared::new(c.as_mut_ptr()), row: b.cols, add: true };
     // SAFETY: c is borrowed exclusively, initialised, and of the right size.
-    unsafe { product(isa, a, b, c, Nothing, &Nothing) }
+    unsafe { product(isa, precision, a, b, c, Nothing, &Nothing) }
 }
 
 /// Where C goes, as a [`Place`] that several threads may have.
@@ -153,77 +157,95 @@ impl Kernel for TileShape {
 /// # Safety
 /// Row i of C, `b.cols` values from `c.pointer + i * c.row`, must be valid for all rows of `a`, initialised if `c.add`, and
 /// touched by nobody else meanwhile.
-unsafe fn product(isa: Isa, a: Matrix<'_>, b: Matrix<'_>, c: Target, prologue: impl Prologue, epilogue: &impl Epilogue) {
+unsafe fn product(
+    isa: Isa,
+    precision: Precision,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    c: Target,
+    prologue: impl Prologue,
+    epilogue: &impl Epilogue,
+) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
     assert_eq!(k, b.rows, "A has as many columns as B has rows");
     if m == 0 || n == 0 {
         return;
     }
-    let (tile_rows, tile_cols) = dispatch(isa, TileShape);
+    let shape = dispatch(isa, TileShape);
+    let (tile_rows, tile_cols) = shape;
+    let whole = Columns { isa, precision, a, b, c, from: 0, to: n, parallel: false, shape };
     let threads = rayon::current_num_threads();
     if threads == 1 || m * n * k < PARALLEL_FROM {
-        let block = Columns { a, b, c, from: 0, to: n, parallel: false, shape: (tile_rows, tile_cols) };
         // SAFETY: handed on from the caller.
-        return unsafe { block.compute(isa, prologue, epilogue) };
+        return unsafe { whole.compute(prologue, epilogue) };
     }
     if m >= 2 * threads * tile_rows {
-        let block = Columns { a, b, c, from: 0, to: n, parallel: true, shape: (tile_rows, tile_cols) };
         // SAFETY: handed on from the caller.
-        return unsafe { block.compute(isa, prologue, epilogue) };
+        return unsafe { Columns { parallel: true, ..whole }.compute(prologue, epilogue) };
     }
     // Few rows: the threads share out the columns instead.
     let width = n.div_ceil(2 * threads).next_multiple_of(tile_cols);
     (0..n.div_ceil(width)).into_par_iter().for_each(|i| {
         let (from, to) = (i * width, n.min((i + 1) * width));
-        let block = Columns { a, b, c, from, to, parallel: false, shape: (tile_rows, tile_cols) };
         // SAFETY: handed on from the caller; the ranges of columns do not overlap.
-        unsafe { block.compute(isa, prologue, epilogue) };
+        unsafe { Columns { from, to, ..whole }.compute(prologue, epilogue) };
     });
 }
 
 /// All rows and some columns of a product.
 #[derive(Clone, Copy)]
 struct Columns<'a> {
+    isa: Isa,
+    precision: Precision,
     a: Matrix<'a>,
     b: Matrix<'a>,
     c: Target,
     from: usize,
     to: usize,
     parallel: bool,
+    /// Rows and columns of the register tile.
     shape: (usize, usize),
+}
+
+/// Some columns of A, or as many rows of B.
+#[derive(Clone, Copy)]
+struct Depth {
+    from: usize,
+    len: usize,
 }
 
 impl Columns<'_> {
     /// # Safety
     /// As [`product`], for the columns from `from` to `to`.
-    unsafe fn compute<P: Prologue>(self, isa: Isa, prologue: P, epilogue: &impl Epilogue) {
-        let Self { a, b, c, from, to, parallel, shape: (tile_rows, tile_cols) } = self;
+    unsafe fn compute<P: Prologue>(self, prologue: P, epilogue: &impl Epilogue) {
+        let Self { isa, precision, a, b, c, from, to, parallel, shape: (tile_rows, tile_cols) } = self;
         let (m, k) = (a.rows, a.cols);
         let threads = if parallel { rayon::current_num_threads() } else { 1 };
         // Blocks of equal size, so that none is a small rest.
-        let k_blocks = k.div_ceil(BLOCK_K).max(1);
+        let k_blocks = precision.words(k).div_ceil(BLOCK_K).max(1);
         let block_k = k.div_ceil(k_blocks).max(1);
         let m_blocks = m.div_ceil(BLOCK_M).next_multiple_of(threads);
         let block_m = m.div_ceil(m_blocks).next_multiple_of(tile_rows);
-        // Rows that lie as they are needed are read in place, unless so many panels of B read them that copying pays.
-        let direct = P::NOTHING && a.col == 1 && k > 0 && to - from <= DIRECT_COLS;
-        let b_direct = m <= DIRECT_ROWS && b.col == 1 && k > 0;
-        let row_by_row = m <= FEW_ROWS && b.col == 1 && k > 0;
-        let panels_len = (to - from).min(BLOCK_N).next_multiple_of(tile_cols) * block_k;
+        let panels_len = (to - from).min(BLOCK_N).next_multiple_of(tile_cols) * precision.words(block_k);
+        let b_in_place = self.b_in_place();
         with_buffers(Use::Whole, |kept| {
-            let b_panels = Shared::new(kept.get(0, panels_len).as_mut_ptr().cast::<f32>());
+            let panels = Shared::new(kept.get(0, panels_len).as_mut_ptr().cast::<f32>());
             for j in (from..to).step_by(BLOCK_N) {
                 let n = (to - j).min(BLOCK_N);
                 for (p, last) in (0..k_blocks).map(|i| (i * block_k, i + 1 == k_blocks)) {
-                    let depth = (k - p).min(block_k);
+                    let depth = Depth { from: p, len: (k - p).min(block_k) };
                     let pack = |panel: usize| {
-                        let (col, offset) = (j + panel * tile_cols, panel * tile_cols * depth);
+                        let (col, offset) = (j + panel * tile_cols, panel * tile_cols * precision.words(depth.len));
                         let cols = (j + n - col).min(tile_cols);
-                        if row_by_row || b_direct && cols == tile_cols {
-                            return;
+                        let is_read = match b_in_place {
+                            InPlace::Nothing => true,
+                            InPlace::WholePanels => cols < tile_cols,
+                            InPlace::Everything => false,
+                        };
+                        if is_read && depth.len > 0 {
+                            // SAFETY: the panels do not overlap, and there is room for all of them.
+                            unsafe { self.pack_b(depth, col, cols, panels.at(offset)) };
                         }
-                        // SAFETY: the panels do not overlap, and there is room for all of them.
-                        unsafe { dispatch(isa, PackB { b, p, depth, col, cols, out: b_panels.at(offset) }) };
                     };
                     let multiply = |i: usize| {
                         let row = i * block_m;
@@ -233,40 +255,19 @@ impl Columns<'_> {
                         let rows = (m - row).min(block_m);
                         // SAFETY: C's rows are the caller's, and no other block has these; the panels of B are packed.
                         unsafe {
-                            let c_block = Place { pointer: c.pointer.at(row * c.row + j), row: c.row, add: c.add || p > 0 };
-                            let b_rows = b_direct.then(|| Right { pointer: b.pointer(p, j), row: b.row });
-                            let block =
-                                Block { a: std::ptr::null(), a_row: None, b: b_panels.at(0), b_rows, c: c_block, rows, cols: n, depth };
-                            let in_place = Left { pointer: if direct { a.pointer(row, p) } else { std::ptr::null() }, row: a.row, col: 1 };
-                            with_buffers(Use::Part, |kept| {
-                                let packed = if direct {
-                                    None
-                                } else {
-                                    let panels = kept.get(0, rows.next_multiple_of(tile_rows) * depth);
-                                    dispatch(isa, PackA { a, row, rows, p, depth, out: panels.as_mut_ptr().cast() });
-                                    prologue.apply(isa, std::slice::from_raw_parts_mut(panels.as_mut_ptr().cast(), panels.len()));
-                                    Some(panels.as_ptr().cast::<f32>())
-                                };
-                                if row_by_row {
-                                    let left = packed.map_or(in_place, |pointer| Left { pointer, row: 1, col: tile_rows });
-                                    let sums = kept.get(1, rows * n).as_mut_ptr().cast();
-                                    dispatch(
-                                        isa,
-                                        FewRows {
-                                            a: left,
-                                            b: Right { pointer: b.pointer(p, j), row: b.row },
-                                            c: c_block,
-                                            rows,
-                                            cols: n,
-                                            depth,
-                                            sums,
-                                        },
-                                    );
-                                } else {
-                                    let block = Block { a: packed.unwrap_or(in_place.pointer), a_row: direct.then_some(a.row), ..block };
-                                    dispatch(isa, block);
-                                }
-                            });
+                            let place = Place { pointer: c.pointer.at(row * c.row + j), row: c.row, add: c.add || p > 0 };
+                            let b_rows = (b_in_place != InPlace::Nothing).then(|| Right { pointer: b.pointer(p, j), row: b.row });
+                            let block = Block {
+                                a: Left { pointer: std::ptr::null(), row: 1, col: tile_rows },
+                                a_is_packed: true,
+                                b: panels.at(0),
+                                b_rows,
+                                c: place,
+                                rows,
+                                cols: n,
+                                depth: precision.words(depth.len),
+                            };
+                            with_buffers(Use::Part, |kept| self.multiply(block, row, depth, b_in_place, kept, prologue));
                             if last {
                                 for r in 0..rows {
                                     let values = std::slice::from_raw_parts_mut(c.pointer.at((row + r) * c.row + j), n);
@@ -287,36 +288,139 @@ impl Columns<'_> {
             }
         });
     }
+
+    /// What of B is read where it lies.
+    fn b_in_place(&self) -> InPlace {
+        let Self { precision, a, b, .. } = *self;
+        match a.rows {
+            _ if precision != Precision::F32 || b.col != 1 || a.cols == 0 => InPlace::Nothing,
+            0..=FEW_ROWS => InPlace::Everything,
+            0..=DIRECT_ROWS => InPlace::WholePanels,
+            _ => InPlace::Nothing,
+        }
+    }
+
+    /// # Safety
+    /// The columns and rows must be B's, of some `depth`, and `out` have room for a panel.
+    unsafe fn pack_b(&self, depth: Depth, col: usize, cols: usize, out: *mut f32) {
+        let Self { isa, precision, b, shape: (_, tile_cols), .. } = *self;
+        let (columns, stride) = if b.col == 1 { (false, b.row) } else { (true, b.col) };
+        let from = Runs { pointer: b.pointer(depth.from, col), stride, columns };
+        match precision {
+            Precision::F32 => dispatch(isa, PackB { from, depth: depth.len, cols, out }),
+            Precision::Bf16 => with_buffers(Use::Part, |kept| {
+                let scratch = kept.get(0, precision.words(depth.len) * tile_cols).as_mut_ptr().cast();
+                dispatch_pairs(isa, pairs::PackB { from, depth: depth.len, cols, scratch, out });
+            }),
+        }
+    }
+
+    /// Computes a block of C from row `row` on, for which A is still to be packed if it is to be.
+    ///
+    /// # Safety
+    /// The block must be within A, B and C, and its part of B be packed.
+    unsafe fn multiply<P: Prologue>(&self, block: Block, row: usize, depth: Depth, b_in_place: InPlace, kept: &mut Buffers, prologue: P) {
+        let Self { isa, precision, a, from, to, shape: (tile_rows, _), .. } = *self;
+        let rows = block.rows;
+        if precision == Precision::Bf16 {
+            // SAFETY: handed on from the caller.
+            let a = unsafe { self.pack_pairs(row, rows, depth, kept, prologue) };
+            return dispatch_pairs(isa, Block { a, a_is_packed: false, ..block });
+        }
+        // Rows that lie as they are needed are read in place, unless so many panels of B read them that copying pays.
+        let a_in_place = P::NOTHING && a.col == 1 && depth.len > 0 && to - from <= DIRECT_COLS;
+        let block = if a_in_place {
+            Block { a: Left { pointer: a.pointer(row, depth.from), row: a.row, col: 1 }, a_is_packed: false, ..block }
+        } else {
+            let panels = kept.get(0, rows.next_multiple_of(tile_rows) * depth.len);
+            dispatch(isa, PackA { a, row, rows, p: depth.from, depth: depth.len, out: panels.as_mut_ptr().cast() });
+            // SAFETY: the panels have just been written.
+            prologue.apply(isa, unsafe { std::slice::from_raw_parts_mut(panels.as_mut_ptr().cast(), panels.len()) });
+            Block { a: Left { pointer: panels.as_ptr().cast(), ..block.a }, ..block }
+        };
+        match (b_in_place, block.b_rows) {
+            (InPlace::Everything, Some(b)) => {
+                let sums = kept.get(1, rows * block.cols).as_mut_ptr().cast();
+                dispatch(isa, FewRows { a: block.a, b, c: block.c, rows, cols: block.cols, depth: depth.len, sums });
+            }
+            _ => dispatch(isa, block),
+        }
+    }
+
+    /// Some rows of A as words.
+    ///
+    /// # Safety
+    /// They and their columns, of some `depth`, must be A's.
+    unsafe fn pack_pairs<P: Prologue>(&self, row: usize, rows: usize, depth: Depth, kept: &mut Buffers, prologue: P) -> Left {
+        let Self { isa, a, .. } = *self;
+        let words = Precision::Bf16.words(depth.len);
+        if words == 0 {
+            return Left { pointer: std::ptr::NonNull::dangling().as_ptr(), row: 0, col: 0 };
+        }
+        let along_k = a.col == 1;
+        let (run_len, stride) = if along_k { (depth.len, a.row) } else { (rows, a.col) };
+        // Runs that are a multiple of 4,096 bytes apart would evict one another.
+        let (n_runs, to_next) = if along_k { (rows, words.next_multiple_of(16) + 16) } else { (words, rows.next_multiple_of(16)) };
+        let scratch = kept.get(1, 2 * run_len).as_mut_ptr().cast::<f32>();
+        let out = kept.get(0, n_runs * to_next).as_mut_ptr().cast::<f32>();
+        // SAFETY: the runs lie in A from its place (row, depth.from) on; the scratch holds two of them, and `out` all words.
+        unsafe {
+            let run = |i: usize, place: usize| {
+                let from = std::slice::from_raw_parts(a.pointer(row, depth.from).add(i * stride), run_len);
+                if P::NOTHING {
+                    return from;
+                }
+                let room = scratch.add(place * run_len);
+                room.copy_from_nonoverlapping(from.as_ptr(), run_len);
+                let values = std::slice::from_raw_parts_mut(room, run_len);
+                prologue.apply(isa, values);
+                &*values
+            };
+            for i in 0..n_runs {
+                let (low, high) = match along_k {
+                    true => run(i, 0).split_at(words),
+                    false => (run(i, 0), if words + i < depth.len { run(words + i, 1) } else { &[] }),
+                };
+                dispatch_pairs(isa, Pair { low, high, out: out.add(i * to_next) });
+            }
+        }
+        if along_k { Left { pointer: out, row: to_next, col: 1 } } else { Left { pointer: out, row: 1, col: to_next } }
+    }
+}
+
+/// How much of B is read where it lies, instead of being copied into panels.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum InPlace {
+    Nothing,
+    /// The last panel is copied if it is not whole.
+    WholePanels,
+    /// Row by row.
+    Everything,
 }
 
 /// Copies `cols` columns of `depth` rows of B into one panel, the rest of which becomes zero.
-struct PackB<'a> {
-    b: Matrix<'a>,
-    p: usize,
+struct PackB {
+    from: Runs,
     depth: usize,
-    col: usize,
     cols: usize,
     out: *mut f32,
 }
 
-impl Kernel for PackB<'_> {
+impl Kernel for PackB {
     type Output = ();
     #[inline(always)]
     fn run<S: Vector>(self, simd: S) {
-        let Self { b, p, depth, col, cols, out } = self;
-        if depth == 0 {
-            return;
-        }
+        let Self { from: Runs { pointer, stride, columns }, depth, cols, out } = self;
         let width = tile_cols::<S>();
-        // SAFETY: rows p..p+depth and columns col..col+cols are B's, and the panel has room for depth rows of `width` values.
+        // SAFETY: the runs are all there, and the panel has room for depth rows of `width` values.
         unsafe {
             if cols < width {
                 out.write_bytes(0, depth * width);
             }
-            if b.col == 1 {
-                copy_rows(simd, b.pointer(p, col), b.row, depth, cols, out, width);
+            if columns {
+                interleave(simd, pointer, stride, cols, depth, out, width);
             } else {
-                interleave(simd, b.pointer(p, col), b.col, cols, depth, out, width);
+                copy_rows(simd, pointer, stride, depth, cols, out, width);
             }
         }
     }
@@ -463,44 +567,62 @@ impl Kernel for FewRows {
 /// A block of C from panels of A and of B, or from their rows.
 #[derive(Clone, Copy)]
 struct Block {
-    a: *const f32,
-    /// Values from a row of A to the next, if it is not packed.
-    a_row: Option<usize>,
+    a: Left,
+    /// Whether A is in panels of as many rows as the register tile has, one behind the other.
+    a_is_packed: bool,
     b: *const f32,
     /// B's rows, if whole panels are not packed.
     b_rows: Option<Right>,
     c: Place,
     rows: usize,
     cols: usize,
+    /// Words along k.
     depth: usize,
+}
+
+impl Block {
+    #[inline(always)]
+    fn compute<A: Arithmetic>(self, by: A) {
+        let Self { a, a_is_packed, b, b_rows, c, rows, cols, depth } = self;
+        let (tile_rows, width) = (A::Simd::TILE_ROWS, tile_cols::<A::Simd>());
+        for j in (0..cols).step_by(width) {
+            for r in (0..rows).step_by(tile_rows) {
+                let (n_rows, n_cols) = ((rows - r).min(tile_rows), (cols - j).min(width));
+                // SAFETY: the panels, or the rows, hold all rows and columns of this block, whose places in C are this thread's.
+                unsafe {
+                    let place = Place { pointer: c.pointer.add(r * c.row + j), ..c };
+                    let panel = Right::panel::<A::Simd>(b.add(j * depth));
+                    let packed = || Left { pointer: a.pointer.add(r * depth), row: 1, col: tile_rows };
+                    let rows_in_place = || Left { pointer: a.pointer.add(r * a.row), ..a };
+                    // A call for each, so that each is compiled with its own constant strides.
+                    match b_rows {
+                        None if a_is_packed => tile(by, n_rows, n_cols, depth, packed(), panel, place),
+                        None if a.col == 1 => tile(by, n_rows, n_cols, depth, Left { col: 1, ..rows_in_place() }, panel, place),
+                        None => tile(by, n_rows, n_cols, depth, Left { row: 1, ..rows_in_place() }, panel, place),
+                        Some(Right { pointer, row }) => {
+                            let left = if a_is_packed { packed() } else { rows_in_place() };
+                            let right = if n_cols == width { Right { pointer: pointer.add(j), row } } else { panel };
+                            tile(by, n_rows, n_cols, depth, left, right, place);
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 impl Kernel for Block {
     type Output = ();
     #[inline(always)]
     fn run<S: Vector>(self, simd: S) {
-        let Self { a, a_row, b, b_rows, c, rows, cols, depth } = self;
-        let width = tile_cols::<S>();
-        for j in (0..cols).step_by(width) {
-            for r in (0..rows).step_by(S::TILE_ROWS) {
-                let (n_rows, n_cols) = ((rows - r).min(S::TILE_ROWS), (cols - j).min(width));
-                // SAFETY: the panels, or the rows, hold all rows and columns of this block, whose places in C are this thread's.
-                unsafe {
-                    let place = Place { pointer: c.pointer.add(r * c.row + j), ..c };
-                    let panel = Right::panel::<S>(b.add(j * depth));
-                    let packed = Left { pointer: a.wrapping_add(r * depth), row: 1, col: S::TILE_ROWS };
-                    // A call for each, so that each is compiled with its own constant strides.
-                    match (a_row, b_rows) {
-                        (Some(row), None) => tile(simd, n_rows, n_cols, depth, Left { pointer: a.add(r * row), row, col: 1 }, panel, place),
-                        (None, None) => tile(simd, n_rows, n_cols, depth, packed, panel, place),
-                        (a_row, Some(Right { pointer, row })) => {
-                            let left = a_row.map_or(packed, |row| Left { pointer: a.add(r * row), row, col: 1 });
-                            let right = if n_cols == width { Right { pointer: pointer.add(j), row } } else { panel };
-                            tile(simd, n_rows, n_cols, depth, left, right, place);
-                        }
-                    }
-                }
-            }
-        }
+        self.compute(F32(simd));
+    }
+}
+
+impl PairsKernel for Block {
+    type Output = ();
+    #[inline(always)]
+    fn run<P: Pairs>(self, pairs: P) {
+        self.compute(pairs);
     }
 }

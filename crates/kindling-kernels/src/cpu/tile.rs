@@ -3,6 +3,9 @@
 //! Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), and the BLIS papers after it.
 #![allow(unsafe_code, reason = "the loops that decide the speed of everything read through pointers, without bounds checks")]
 
+use pulp::Simd as _;
+
+use super::arithmetic::{Arithmetic, Words};
 use super::isa::Vector;
 
 /// Vectors in a row of the register tile.
@@ -14,7 +17,7 @@ pub(crate) const fn tile_cols<S: Vector>() -> usize {
     TILE_VECTORS * S::F32_LANES
 }
 
-/// Where a tile's values of A are: value (r, p) stands at `pointer + r * row + p * col`.
+/// Where a tile's words of A are: word (r, p) stands at `pointer + r * row + p * col`.
 #[derive(Clone, Copy)]
 pub(crate) struct Left {
     pub(crate) pointer: *const f32,
@@ -22,7 +25,7 @@ pub(crate) struct Left {
     pub(crate) col: usize,
 }
 
-/// Where a tile's values of B are: row p begins at `pointer + p * row`.
+/// Where a tile's words of B are: row p begins at `pointer + p * row`.
 #[derive(Clone, Copy)]
 pub(crate) struct Right {
     pub(crate) pointer: *const f32,
@@ -30,7 +33,7 @@ pub(crate) struct Right {
 }
 
 impl Right {
-    /// A panel: rows of [`tile_cols`] values, one behind the other.
+    /// A panel: rows of [`tile_cols`] words, one behind the other.
     #[inline(always)]
     pub(crate) fn panel<S: Vector>(pointer: *const f32) -> Self {
         Self { pointer, row: tile_cols::<S>() }
@@ -45,31 +48,36 @@ pub(crate) struct Place {
     pub(crate) add: bool,
 }
 
-/// C of `rows` × `cols`, at most one tile, from `k` columns of A and `k` rows of [`tile_cols`] values of B.
+/// C of `rows` × `cols`, at most one tile, from `k` columns of A and `k` rows of [`tile_cols`] words of B.
 ///
 /// # Safety
 /// All of A's `rows` × `k`, B's `k` rows, and the `rows` × `cols` places of C must be valid, the places to be
 /// added to initialised, and no other thread may touch those places meanwhile.
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Vector>(simd: S, rows: usize, cols: usize, k: usize, a: Left, b: Right, c: Place) {
-    debug_assert!(rows <= S::TILE_ROWS && cols <= tile_cols::<S>());
+pub(crate) unsafe fn tile<A: Arithmetic>(by: A, rows: usize, cols: usize, k: usize, a: Left, b: Right, c: Place) {
+    debug_assert!(rows <= A::Simd::TILE_ROWS && cols <= tile_cols::<A::Simd>());
     // SAFETY: handed on from the caller; every arm takes `rows` rows.
     unsafe {
-        if cols <= S::F32_LANES {
-            rows_of::<S, 1>(simd, rows, cols, k, a, b, c);
+        if cols <= lanes::<A>() {
+            rows_of::<A, 1>(by, rows, cols, k, a, b, c);
         } else {
-            rows_of::<S, TILE_VECTORS>(simd, rows, cols, k, a, b, c);
+            rows_of::<A, TILE_VECTORS>(by, rows, cols, k, a, b, c);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn rows_of<S: Vector, const V: usize>(simd: S, rows: usize, cols: usize, k: usize, a: Left, b: Right, c: Place) {
+const fn lanes<A: Arithmetic>() -> usize {
+    <A::Simd as pulp::Simd>::F32_LANES
+}
+
+#[inline(always)]
+unsafe fn rows_of<A: Arithmetic, const V: usize>(by: A, rows: usize, cols: usize, k: usize, a: Left, b: Right, c: Place) {
     macro_rules! arms {
         ($($r:literal)*) => {
             match rows {
                 // SAFETY: handed on from the caller.
-                $($r if $r <= S::TILE_ROWS => unsafe { registers::<S, $r, V>(simd, cols, k, a, b, c) },)*
+                $($r if $r <= A::Simd::TILE_ROWS => unsafe { registers::<A, $r, V>(by, cols, k, a, b, c) },)*
                 _ => unreachable!("a tile has between 1 and TILE_ROWS rows"),
             }
         };
@@ -78,34 +86,39 @@ unsafe fn rows_of<S: Vector, const V: usize>(simd: S, rows: usize, cols: usize, 
 }
 
 #[inline(always)]
-unsafe fn registers<S: Vector, const R: usize, const V: usize>(simd: S, cols: usize, k: usize, a: Left, b: Right, c: Place) {
+unsafe fn registers<A: Arithmetic, const R: usize, const V: usize>(by: A, cols: usize, k: usize, a: Left, b: Right, c: Place) {
+    let (simd, lanes) = (by.simd(), lanes::<A>());
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
     prefetch::<R>(c);
     let (mut a_p, mut b_p) = (a.pointer, b.pointer);
     for _ in 0..k {
-        // SAFETY: the caller vouches for k rows of B and k columns of A's R rows. `wrapping_add` because the
-        // pointers are moved once more than they are read.
-        unsafe {
-            let mut b_row = [simd.splat_f32s(0.0); V];
-            for (v, value) in b_row.iter_mut().enumerate() {
-                *value = b_p.add(v * S::F32_LANES).cast::<S::f32s>().read_unaligned();
-            }
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let value = simd.splat_f32s(*a_p.add(r * a.row));
-                for v in 0..V {
-                    sums[v] = simd.fma(value, b_row[v], sums[v]);
+        for part in 0..A::PARTS {
+            // SAFETY: the caller vouches for k rows of B and k columns of A's R rows. `wrapping_add` because the
+            // pointers are moved once more than they are read.
+            unsafe {
+                let mut b_row = [by.factor(simd.splat_f32s(0.0), part); V];
+                for (v, value) in b_row.iter_mut().enumerate() {
+                    *value = by.factor(b_p.add(v * lanes).cast::<Words<A>>().read_unaligned(), part);
+                }
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let value = by.factor(simd.splat_f32s(*a_p.add(r * a.row)), part);
+                    for v in 0..V {
+                        sums[v] = by.multiply_add(value, b_row[v], sums[v]);
+                    }
                 }
             }
         }
         a_p = a_p.wrapping_add(a.col);
         b_p = b_p.wrapping_add(b.row);
     }
+    // What is indexed in loops that are not unrolled lies in memory: were it the sums, every step of k would store them all.
+    let sums = sums;
     // SAFETY: the caller vouches for R rows of `cols` places, initialised where `add`; a mask takes those of the last vector.
     unsafe {
-        if cols == V * S::F32_LANES {
+        if cols == V * lanes {
             for (r, sums) in sums.iter().enumerate() {
                 for (v, sum) in sums.iter().enumerate() {
-                    let place = c.pointer.add(r * c.row + v * S::F32_LANES).cast::<S::f32s>();
+                    let place = c.pointer.add(r * c.row + v * lanes).cast::<Words<A>>();
                     place.write_unaligned(if c.add { simd.add_f32s(place.read_unaligned(), *sum) } else { *sum });
                 }
             }
@@ -113,9 +126,9 @@ unsafe fn registers<S: Vector, const R: usize, const V: usize>(simd: S, cols: us
         }
         for (r, sums) in sums.iter().enumerate() {
             for (v, sum) in sums.iter().enumerate() {
-                let n = cols.saturating_sub(v * S::F32_LANES).min(S::F32_LANES);
+                let n = cols.saturating_sub(v * lanes).min(lanes);
                 if n > 0 {
-                    let place = c.pointer.add(r * c.row + v * S::F32_LANES);
+                    let place = c.pointer.add(r * c.row + v * lanes);
                     let mask = simd.mask_between_m32s(0, n as u32);
                     let sum = if c.add { simd.add_f32s(simd.mask_load_ptr_f32s(mask, place), *sum) } else { *sum };
                     simd.mask_store_ptr_f32s(mask, place, sum);

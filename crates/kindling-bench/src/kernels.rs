@@ -2,55 +2,87 @@
 
 use std::time::Instant;
 
+use anyhow::Context;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use kindling_kernels::{Form, Isa, Mask, causal_attention, gelu_linear, layer_norm, linear, linear_cross_entropy, stream, with_form};
+use kindling_kernels::{
+    Form, Isa, Mask, Precision, causal_attention, gelu_linear, layer_norm, linear, linear_cross_entropy, stream, with_form,
+};
 use serde_json::{Value, json};
 
-use crate::machine::processor;
+use crate::machine::machine;
+use crate::process::{measure_self, number};
 use crate::shape::Shape;
+use crate::step::Rounding;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// One shape; without it, all of them
     #[arg(long)]
     shape: Option<Shape>,
+    /// What factors of matrix products are rounded to
+    #[arg(long, value_enum, default_value_t)]
+    precision: Rounding,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
 }
 
-pub(crate) fn command(args: &Args) -> anyhow::Result<()> {
-    let mut rows = Vec::new();
-    for shape in Shape::ALL.into_iter().filter(|shape| args.shape.is_none_or(|only| only == *shape)) {
-        for (name, operation) in operations(shape) {
-            eprintln!("{} {name}", shape.name());
-            rows.push(compare(shape, name, &*operation));
-        }
-    }
+pub(crate) fn command(args: &Args, threads: usize) -> anyhow::Result<()> {
+    let report = report(args.shape, args.precision, threads)?;
     if args.json {
-        let report = json!({ "bench": "kernels", "processor": processor(), "isa": Isa::detect().to_string(), "threads": rayon::current_num_threads(), "rows": rows });
         println!("{report:#}");
-        return Ok(());
-    }
-    println!("{}, {}, {} threads; milliseconds of forward and backward", processor(), Isa::detect(), rayon::current_num_threads());
-    println!("shape    operation          fused   composed   times as fast");
-    for row in rows {
-        let get = |key: &str| row[key].as_f64().unwrap_or(f64::NAN);
-        let (fused, composed) = (get("fused_ms"), get("composed_ms"));
-        println!(
-            "{:8} {:16} {fused:7.2} {composed:10.2} {:10.2}",
-            row["shape"].as_str().unwrap_or(""),
-            row["operation"].as_str().unwrap_or(""),
-            composed / fused
-        );
+    } else {
+        print!("{}, {}\n\n{}", machine(threads), args.precision.name(), table(&report)?);
     }
     Ok(())
+}
+
+/// Times them in a process of their own.
+pub(crate) fn report(shape: Option<Shape>, precision: Rounding, threads: usize) -> anyhow::Result<Value> {
+    let mut rows = Vec::new();
+    for shape in Shape::ALL.into_iter().filter(|one| shape.is_none_or(|only| only == *one)) {
+        eprintln!("{}", shape.name());
+        let measured = measure_self(threads, &["operations", "--shape", shape.name(), "--precision", precision.name()])?;
+        rows.extend(measured.as_array().cloned().unwrap_or_default());
+    }
+    Ok(json!({ "bench": "kernels", "machine": machine(threads), "threads": threads, "precision": precision.name(), "rows": rows }))
+}
+
+/// A table in Markdown.
+pub(crate) fn table(report: &Value) -> anyhow::Result<String> {
+    let mut out = String::from("| shape  | operation     | fused, ms | composed, ms | fused is         |\n");
+    out.push_str("|--------|---------------|----------:|-------------:|-----------------:|\n");
+    for row in report["rows"].as_array().context("rows")? {
+        let (fused, composed) = (number(row, "fused_ms")?, number(row, "composed_ms")?);
+        let text = |key: &str| row[key].as_str().unwrap_or_default();
+        out.push_str(&format!(
+            "| {:6} | {:13} | {fused:9.2} | {composed:12.2} | {:6.2} × as fast |\n",
+            text("shape"),
+            text("operation"),
+            composed / fused
+        ));
+    }
+    Ok(out)
+}
+
+#[derive(clap::Args)]
+pub(crate) struct InProcess {
+    #[arg(long)]
+    shape: Shape,
+    #[arg(long, value_enum)]
+    precision: Rounding,
+}
+
+/// Prints the times of every operation as one line of JSON.
+pub(crate) fn in_process(args: &InProcess) {
+    let operations = operations(args.shape, args.precision.precision());
+    println!("{}", Value::Array(operations.iter().map(|(name, operation)| compare(args.shape, name, operation)).collect()));
 }
 
 /// Runs forward and backward once.
 type Operation = Box<dyn Fn()>;
 
-fn operations(shape: Shape) -> Vec<(&'static str, Operation)> {
+fn operations(shape: Shape, precision: Precision) -> Vec<(&'static str, Operation)> {
     let [_, heads, c, t, b, v] = shape.sizes();
     let n = b * t;
     let device = Device::flex().autodiff();
@@ -62,18 +94,19 @@ fn operations(shape: Shape) -> Vec<(&'static str, Operation)> {
     let (qkv, table, gamma) = (tensor(n, 3 * c), tensor(v, c), Tensor::<1>::ones([c], &x.device()).require_grad());
     let targets: Vec<i64> = (0..n as u64).map(|i| (stream(3, &[i]) % v as u64) as i64).collect();
     let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [n]), &x.device());
-    let run = |y: Tensor<2>| drop(y.sum().backward());
+    // Of a tensor that is no scalar, Burn takes the gradient of the sum.
+    let run = |y: Tensor<2>| drop(y.backward());
     let (x_1, x_2) = (x.clone(), x.clone());
     vec![
-        ("linear", Box::new(move || run(linear(x_1.clone(), w.clone(), None)))),
-        ("gelu_linear", Box::new(move || run(gelu_linear(wide.clone(), w_down.clone(), None)))),
+        ("linear", Box::new(move || run(linear(x_1.clone(), w.clone(), None, precision)))),
+        ("gelu_linear", Box::new(move || run(gelu_linear(wide.clone(), w_down.clone(), None, precision)))),
         ("attention", Box::new(move || run(causal_attention(qkv.clone(), b, heads, &Mask::default())))),
         ("layer_norm", Box::new(move || run(layer_norm(x_2.clone(), gamma.clone(), None, 1e-5)))),
         (
             "cross_entropy",
             Box::new(move || {
                 let weights = Tensor::ones([n], &x.device());
-                drop(linear_cross_entropy(x.clone(), table.clone(), targets.clone(), weights, 0.0).backward());
+                drop(linear_cross_entropy(x.clone(), table.clone(), targets.clone(), weights, 0.0, precision).backward());
             }),
         ),
     ]

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use kindling_kernels::Isa;
 
 /// The best speed of the `gemm` crate, which Burn computes matrix products on Flex with, on square f32 matrices of 1,024 to
 /// 4,096, with as many threads as the pool has, in GFLOP/s.
@@ -22,9 +23,21 @@ pub(crate) fn matmul_peak() -> f64 {
     best
 }
 
+/// What computes here, in words.
+pub(crate) fn machine(threads: usize) -> String {
+    format!("{}, {threads} threads, {}", processor(), Isa::chosen())
+}
+
 /// The processor's name, as the system says it.
-pub(crate) fn processor() -> String {
+fn processor() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|line| line.strip_prefix("model name")).map(|rest| rest.trim_start_matches([' ', '\t', ':']));
     name.unwrap_or("unknown").to_owned()
+}
+
+/// Resident memory of this process in MiB, where the system tells.
+pub(crate) fn resident_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib >> 10)
 }

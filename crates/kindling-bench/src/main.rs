@@ -3,6 +3,9 @@
 
 mod kernels;
 mod machine;
+mod page;
+mod process;
+mod recipe;
 mod shape;
 mod step;
 mod train;
@@ -25,9 +28,16 @@ enum Bench {
     Train(train::Args),
     /// Fused operations beside the same of stock operations
     Kernels(kernels::Args),
-    /// Steps in this process alone: what `train` calls, once for each measurement
+    /// A whole recipe, from text to a validated model, beside PyTorch if a Python that has it is given
+    Recipe(recipe::Args),
+    /// All of these, as the page docs/benchmarks.md
+    Page(page::Args),
+    /// Steps in this process alone
     #[command(hide = true)]
     Step(step::Args),
+    /// Operations in this process alone
+    #[command(hide = true)]
+    Operations(kernels::InProcess),
     /// The machine's best speed of matrix products, in this process alone
     #[command(hide = true)]
     Peak,
@@ -37,18 +47,29 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let threads = cli.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     match cli.bench {
-        // It computes nothing itself.
-        Bench::Train(args) => return train::command(&args, threads),
-        Bench::Kernels(_) | Bench::Step(_) | Bench::Peak => {}
-    }
-    rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global()?;
-    match cli.bench {
-        Bench::Train(_) => unreachable!("returned above"),
-        Bench::Kernels(args) => kernels::command(&args),
-        Bench::Step(args) => step::command(&args),
+        // These compute nothing themselves: each measurement has a process of its own.
+        Bench::Train(args) => train::command(&args, threads),
+        Bench::Kernels(args) => kernels::command(&args, threads),
+        Bench::Recipe(args) => recipe::command(&args, threads),
+        Bench::Page(args) => page::command(&args, threads),
+        Bench::Step(args) => {
+            thread_pool(threads)?;
+            step::command(&args)
+        }
+        Bench::Operations(args) => {
+            thread_pool(threads)?;
+            kernels::in_process(&args);
+            Ok(())
+        }
         Bench::Peak => {
+            thread_pool(threads)?;
             println!("{}", serde_json::json!({ "gflops": machine::matmul_peak() }));
             Ok(())
         }
     }
+}
+
+/// As `kindling` has it: the calling thread is one of the workers.
+fn thread_pool(threads: usize) -> anyhow::Result<()> {
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global()?)
 }

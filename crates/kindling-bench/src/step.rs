@@ -5,11 +5,12 @@ use std::time::Instant;
 use burn::tensor::Device;
 use kindling_config::Seed;
 use kindling_data::Batch;
-use kindling_kernels::{Form, Isa, stream, with_form};
+use kindling_kernels::{Form, Isa, Precision, stream, with_form};
 use kindling_model::Gpt;
 use kindling_train::{AdamW, gradients, peak_memory_bytes};
 use serde_json::json;
 
+use crate::machine::resident_mib;
 use crate::shape::Shape;
 
 #[derive(clap::Args)]
@@ -19,27 +20,68 @@ pub(crate) struct Args {
     /// Compute with stock operations
     #[arg(long)]
     composed: bool,
+    /// What factors of matrix products are rounded to
+    #[arg(long, value_enum, default_value_t)]
+    precision: Rounding,
+    /// Keep only what enters each block, and compute blocks again for their gradients
+    #[arg(long)]
+    checkpointed: bool,
     /// Timed steps
     #[arg(long)]
     steps: Option<usize>,
 }
 
+/// As the configuration's precisions, of which the one that falls back to f32 would time something else than it says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Rounding {
+    #[default]
+    F32,
+    /// Where the processor has no instructions for it, emulated
+    Bf16,
+}
+
+impl Rounding {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    pub(crate) fn precision(self) -> Precision {
+        match self {
+            Self::F32 => Precision::F32,
+            Self::Bf16 => Precision::Bf16,
+        }
+    }
+}
+
 /// Prints the median step as one line of JSON.
 pub(crate) fn command(args: &Args) -> anyhow::Result<()> {
     let form = if args.composed { Form::Composed } else { Form::Fused(Isa::detect()) };
-    let times = with_form(form, || times(args.shape, args.steps.unwrap_or_else(|| args.shape.steps())))?;
+    let (times, resident) = with_form(form, || times(args))?;
     let name = if args.composed { "composed".to_owned() } else { Isa::detect().to_string() };
-    println!("{}", json!({ "form": name, "step_s": times[times.len() / 2], "peak_rss_mib": peak_memory_bytes().map(|bytes| bytes >> 20) }));
+    println!(
+        "{}",
+        json!({
+            "form": name, "precision": args.precision.name(), "step_s": times[times.len() / 2],
+            "peak_rss_mib": peak_memory_bytes().map(|bytes| bytes >> 20), "rss_mib": resident,
+        })
+    );
     Ok(())
 }
 
-/// Seconds of each step, sorted: forward, loss, backward, clipping and AdamW on random ids.
-fn times(shape: Shape, steps: usize) -> anyhow::Result<Vec<f64>> {
-    let config = shape.config()?;
+/// Seconds of each step, sorted: forward, loss, backward, clipping and AdamW on random ids. And the resident MiB after a
+/// tenth of the steps and after the last, between which nothing may grow.
+fn times(args: &Args) -> anyhow::Result<(Vec<f64>, [Option<u64>; 2])> {
+    let shape = args.shape;
+    let mut config = shape.config()?;
+    config.train.gradient_checkpointing = args.checkpointed;
     let [.., t, b, v] = shape.sizes();
-    let mut model = Gpt::new(&config.model, Seed(1337), &Device::flex().autodiff());
+    let mut model = Gpt::new(&config.model, Seed(1337), &Device::flex().autodiff()).with_precision(args.precision.precision());
     let mut optimizer = AdamW::new(&config.train);
-    let mut times = Vec::new();
+    let (mut times, mut resident) = (Vec::new(), [None, None]);
+    let steps = args.steps.unwrap_or_else(|| shape.steps());
     let warm = 2;
     for step in 0..(steps + warm) as u64 {
         let ids: Vec<u32> = (0..(b * (t + 1)) as u64).map(|i| (stream(step, &[i]) % v as u64) as u32).collect();
@@ -52,7 +94,11 @@ fn times(shape: Shape, steps: usize) -> anyhow::Result<Vec<f64>> {
         if step >= warm as u64 {
             times.push(start.elapsed().as_secs_f64());
         }
+        if times.len() == steps.div_ceil(10) {
+            resident[0] = resident_mib();
+        }
     }
+    resident[1] = resident_mib();
     times.sort_by(f64::total_cmp);
-    Ok(times)
+    Ok((times, resident))
 }

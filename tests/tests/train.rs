@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use kindling_tests::Lab;
+use kindling_tests::{Lab, check_usage};
 use serde_json::Value;
 
 /// How many documents the corpus had, as training says it.
@@ -209,6 +209,70 @@ fn micro_batches_give_the_gradients_of_the_whole_batch() {
     }
     // Measured 0.1: dropout does something, so that agreeing with it means something.
     assert!(difference("plain-0", "drop-0") > 0.01);
+}
+
+#[test]
+fn blocks_that_are_computed_again_change_nothing() {
+    let lab = Lab::new();
+    let options = "--set model.n_layers=2 --set 'model.dropout={ embedding = 0.2, attention = 0.2, residual = 0.2 }'";
+    lab.run(&format!("TRAIN --name plain {options}")).ok();
+    lab.run(&format!("TRAIN --name same {options} --set train.gradient_checkpointing=true")).ok();
+    assert_eq!(lab.losses("same", "train"), lab.losses("plain", "train"));
+    // So a run may begin with one and go on with the other.
+    lab.run("train --resume plain --set train.steps=30 --set train.gradient_checkpointing=true").ok();
+    lab.run("train --resume same --set train.steps=30 --set train.gradient_checkpointing=false").ok();
+    assert_eq!(lab.losses("same", "train"), lab.losses("plain", "train"));
+}
+
+#[test]
+fn the_precision_is_what_the_machine_has() {
+    let lab = Lab::new();
+    let precision = |run: &str| {
+        let manifest: Value = serde_json::from_str(&lab.read(&format!("runs/{run}/manifest.json"))).expect("JSON");
+        manifest["precision"].as_str().expect("a name").to_owned()
+    };
+    let differs = |run: &str| {
+        let (losses, other) = (lab.loss_values(run), lab.loss_values("plain"));
+        losses.iter().zip(&other).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    };
+    let said = lab.run("TRAIN --name plain").ok();
+    assert!(precision("plain") == "f32" && said.err.contains("in f32") && !said.err.contains("warning"), "{said}");
+
+    let said = lab.run("TRAIN --name emulated --precision bf16-emulated").ok();
+    assert!(precision("emulated") == "bf16-emulated" && said.err.contains("in bf16-emulated"), "{said}");
+    // Measured at most 1.4e-3 in 20 steps on another text.
+    assert!((1e-6..0.02).contains(&differs("emulated")), "{:e}", differs("emulated"));
+
+    // With instructions for bf16 it is as the emulated one, without them it says so and is as f32.
+    let said = lab.run("TRAIN --name bf16 --set train.precision=bf16").ok();
+    if said.err.contains("warning: training in f32: this processor has no instructions for bf16") {
+        assert!(precision("bf16") == "f32" && differs("bf16") == 0.0, "{said}");
+    } else {
+        assert!(precision("bf16") == "bf16" && (1e-6..0.02).contains(&differs("bf16")), "{said}");
+    }
+    let said = lab.run("TRAIN --name other --precision bf16 --device ndarray").ok();
+    assert!(precision("other") == "f32" && said.err.contains("only the device flex computes in bf16"), "{said}");
+
+    lab.run("train --resume plain --set train.steps=30 --set train.precision=bf16-emulated").fails(&["precision", "f32"]);
+    check_usage(&lab.run("TRAIN --precision f16"), "f16");
+}
+
+#[test]
+fn every_instruction_set_trains_the_same() {
+    let lab = Lab::new();
+    lab.run("TRAIN --name best").ok();
+    lab.run("TRAIN --name portable --isa portable").ok();
+    let (best, portable) = (lab.loss_values("best"), lab.loss_values("portable"));
+    let worst = best.iter().zip(&portable).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    // Measured: the losses agree in all digits, gradient norms in eight.
+    assert!(worst < 1e-4, "{worst:e}");
+
+    assert!(lab.run("devices --isa portable").ok().out.contains("ready, with portable"));
+    check_usage(&lab.run("devices --isa sse"), "avx512bf16");
+    let said = lab.run("devices").ok();
+    if !said.out.contains("with avx512bf16") {
+        lab.run("TRAIN --name none --isa avx512bf16").fails(&["this processor has no avx512bf16", "--isa "]);
+    }
 }
 
 /// Without weight decay the weights grow by 1e6 a step, with it by a factor of 1e5.

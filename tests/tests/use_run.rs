@@ -175,6 +175,7 @@ fn a_run_is_shown_whole() {
             "lock_hash",
             "n_params",
             "name",
+            "precision",
             "threads",
             "version"
         ]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use kindling_kernels::Isa;
 
 /// From raw text to a GPT that you own: train, evaluate, generate.
 #[derive(Debug, Parser)]
@@ -20,6 +21,9 @@ pub(crate) struct Args {
     /// Threads of the CPU backends; by default as many as the process may use
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
+    /// Instructions that flex computes with; by default the best that the processor has
+    #[arg(long, global = true, value_name = "ISA", value_parser = isa)]
+    pub(crate) isa: Option<Isa>,
     /// The folder of runs
     #[arg(long, global = true, value_name = "DIR", default_value = "runs")]
     pub(crate) runs_dir: PathBuf,
@@ -59,6 +63,9 @@ pub(crate) struct TrainArgs {
     /// Change one value of the configuration, such as `train.steps=500`; can be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
+    /// What factors of matrix products are rounded to: f32 (nothing), bf16, or bf16-emulated, without instructions for it
+    #[arg(long, value_name = "PRECISION", value_parser = ["f32", "bf16", "bf16-emulated"], conflicts_with = "resume")]
+    pub(crate) precision: Option<String>,
     /// Replace invalid UTF-8 by U+FFFD instead of refusing the file
     #[arg(long, conflicts_with = "resume")]
     pub(crate) lossy: bool,
@@ -121,4 +128,10 @@ pub(crate) enum RunsCommand {
         #[arg(default_value = "latest")]
         run: String,
     },
+}
+
+/// An instruction set by its name.
+fn isa(text: &str) -> Result<Isa, String> {
+    let names = || Isa::ALL.map(|isa| format!("`{isa}`")).join(", ");
+    Isa::ALL.into_iter().find(|isa| isa.to_string() == text).ok_or_else(|| format!("expected one of {}", names()))
 }

@@ -17,7 +17,7 @@ fn main() -> std::process::ExitCode {
     let args = Args::parse();
     failure::report_panics();
     startup::set_up_process();
-    let result = startup::thread_pool(args.threads).and_then(|()| match &args.command {
+    let result = startup::thread_pool(args.threads).and_then(|()| startup::instructions(args.isa)).and_then(|()| match &args.command {
         Command::Train(train) => commands::train::run(&args, train),
         Command::Generate(generate) => commands::generate::run(&args, generate),
         Command::Eval(eval) => commands::eval::run(&args, eval),

@@ -2,6 +2,9 @@
 #![allow(unsafe_code, reason = "the allocator's settings are a C function; the reason it is sound here stands at the call")]
 
 use anyhow::Context;
+use kindling_kernels::Isa;
+
+use crate::failure::Advice;
 
 /// Sets the process up, before any other thread exists.
 ///
@@ -27,4 +30,12 @@ pub(crate) fn thread_pool(threads: Option<u16>) -> anyhow::Result<()> {
     // As many as the process may use: cgroup quotas and affinity count.
     let threads = threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global().context("cannot start the thread pool")
+}
+
+/// Computes with other instructions than the best ones.
+pub(crate) fn instructions(isa: Option<Isa>) -> anyhow::Result<()> {
+    let Some(isa) = isa else { return Ok(()) };
+    isa.choose().map_err(|best| {
+        Advice { message: format!("this processor has no {isa}"), hint: format!("the best that it has is `--isa {best}`") }.into()
+    })
 }

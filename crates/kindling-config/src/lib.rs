@@ -19,5 +19,5 @@ mod toml_text;
 
 pub use error::ConfigError;
 pub use model::{Dropout, ModelConfig};
-pub use run::{DataConfig, RunConfig, SamplingConfig, Split, TokenizerConfig, TokenizerKind, TrainConfig};
+pub use run::{DataConfig, Precision, RunConfig, SamplingConfig, Split, TokenizerConfig, TokenizerKind, TrainConfig};
 pub use seed::Seed;

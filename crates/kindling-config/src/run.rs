@@ -117,6 +117,13 @@ pub struct TrainConfig {
     pub weight_decay: f64,
     /// The global norm that gradients are clipped to; 0 turns clipping off.
     pub grad_clip: f64,
+    /// What the factors of matrix products are rounded to. Weights, optimizer and sums are f32 in any case.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Keep only what enters each block, and compute the block again for its gradients (Chen et al., arXiv:1604.06174): less
+    /// memory, about a third more arithmetic. Does not change the mathematics.
+    #[serde(default)]
+    pub gradient_checkpointing: bool,
     /// Steps between two logged losses.
     pub log_every: usize,
     /// Steps between two evaluations of the whole validation split.
@@ -127,6 +134,19 @@ pub struct TrainConfig {
     pub checkpoint_every: usize,
     /// How many of the last checkpoints are kept, beside the best.
     pub keep_checkpoints: usize,
+}
+
+/// What the factors of matrix products are rounded to in training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// Nothing is rounded.
+    #[default]
+    F32,
+    /// bf16 where the processor has instructions for it, f32 where not.
+    Bf16,
+    /// bf16 also without instructions for it, by f32 arithmetic: what bf16 does to a model can be seen on any machine.
+    Bf16Emulated,
 }
 
 /// How text is drawn from the model.

@@ -9,7 +9,9 @@ use burn::nn::{Embedding, LayerNorm, Linear};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_config::{ModelConfig, Seed};
-use kindling_kernels::{Mask, causal_attention, dropout, embedding, gelu_linear, layer_norm, linear, linear_cross_entropy, linear_nats};
+use kindling_kernels::{
+    Mask, Precision, causal_attention, dropout, embedding, gelu_linear, layer_norm, linear, linear_cross_entropy, linear_nats,
+};
 
 use crate::DropoutKey;
 use crate::init::Init;
@@ -29,6 +31,8 @@ pub struct Gpt {
     final_norm: LayerNorm,
     #[module(skip)]
     config: ModelConfig,
+    #[module(skip)]
+    precision: Precision,
 }
 
 #[derive(Module, Debug)]
@@ -100,7 +104,14 @@ impl Gpt {
             blocks: (0..n_layers).map(block).collect(),
             final_norm: norm(),
             config: config.clone(),
+            precision: Precision::F32,
         }
+    }
+
+    /// The same model, computing with factors of this precision where whole sequences go forward and backward.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// The shape that the model was made with.
@@ -124,10 +135,42 @@ impl Gpt {
 
     /// The loss of predicting `targets` `[B, T]` from `ids` `[B, T]`; `weights` `[B, T]` is 0 where a target does not count.
     pub fn loss(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, weights: Tensor<2>, key: Option<DropoutKey>) -> Loss {
-        let x = self.hidden(ids, key); // [N, C]
+        self.leave(self.residual(ids, key), targets, weights)
+    }
+
+    /// The first stage of [`Gpt::loss`], which the blocks and [`Gpt::leave`] follow: ids `[B, T]` to the residual stream `[N, C]`.
+    ///
+    /// # Panics
+    /// If T is above `context_len`.
+    pub fn enter(&self, ids: Tensor<2, Int>, key: Option<DropoutKey>) -> Tensor<2> {
+        let [b, t] = ids.dims();
+        assert!(t <= self.config.context_len, "{t} tokens fit the context of {}", self.config.context_len);
+        let positions = Tensor::arange(0..t as i64, &ids.device()).reshape([1, t]).repeat_dim(0, b); // [B, T]
+        drop_at(self.embed(ids, positions), key, 0, self.config.dropout.embedding, b)
+    }
+
+    /// One block of `n_rows` sequences: the residual stream `[N, C]` before and after it.
+    ///
+    /// # Panics
+    /// If there is no such layer.
+    pub fn block(&self, layer: usize, x: Tensor<2>, n_rows: usize, key: Option<DropoutKey>) -> Tensor<2> {
+        let (block, p) = (&self.blocks[layer], &self.config.dropout);
+        // What is dropped at a site of the model, numbered in the order of the forward pass.
+        let site = 1 + 3 * layer as u64;
+        let qkv = project(&block.attn.qkv, norm(&block.attn_norm, x.clone(), &self.config), self.precision); // [N, 3C]
+        let mask = Mask { first: None, dropout: key.and_then(|key| key.dropout(site, p.attention, n_rows)) };
+        let y = project(&block.attn.proj, causal_attention(qkv, n_rows, block.attn.n_heads, &mask), self.precision);
+        let x = x + drop_at(y, key, site + 1, p.residual, n_rows);
+        let y = block.mlp.forward(norm(&block.mlp_norm, x.clone(), &self.config), self.precision);
+        x + drop_at(y, key, site + 2, p.residual, n_rows)
+    }
+
+    /// The last stage of [`Gpt::loss`]: the residual stream `[N, C]` behind the last block to the loss.
+    pub fn leave(&self, x: Tensor<2>, targets: Tensor<2, Int>, weights: Tensor<2>) -> Loss {
         let n = x.dims()[0];
+        let x = norm(&self.final_norm, x, &self.config);
         let weights = weights.reshape([n]);
-        let nats = linear_cross_entropy(x, self.tok_embedding.weight.val(), targets.reshape([n]), weights.clone(), 0.0);
+        let nats = linear_cross_entropy(x, self.tok_embedding.weight.val(), targets.reshape([n]), weights.clone(), 0.0, self.precision);
         Loss { nats, weight: weights.sum() }
     }
 
@@ -140,27 +183,13 @@ impl Gpt {
 
     /// Everything before the head: ids `[B, T]` to the normalised residual stream `[N, C]`.
     fn hidden(&self, ids: Tensor<2, Int>, key: Option<DropoutKey>) -> Tensor<2> {
-        let [b, t] = ids.dims();
-        assert!(t <= self.config.context_len, "{t} tokens fit the context of {}", self.config.context_len);
-        let positions = Tensor::arange(0..t as i64, &ids.device()).reshape([1, t]).repeat_dim(0, b); // [B, T]
-        // What is dropped at a site of the model, numbered in the order of the forward pass.
-        let dropped = |site: u64, p: f64| key.and_then(|key| key.dropout(site, p, b));
-        let drop = |x: Tensor<2>, site, p| match dropped(site, p) {
-            Some(dropped) => dropout(x, &dropped),
-            None => x,
-        };
-        let p = &self.config.dropout;
-        let mut x = drop(self.embed(ids, positions), 0, p.embedding); // [N, C]
-        for (layer, block) in self.blocks.iter().enumerate() {
-            let site = 1 + 3 * layer as u64;
-            let qkv = block.attn.qkv(norm(&block.attn_norm, x.clone(), &self.config)); // [N, 3C]
-            let mask = Mask { first: None, dropout: dropped(site, p.attention) };
-            let y = project(&block.attn.proj, causal_attention(qkv, b, block.attn.n_heads, &mask));
-            x = x + drop(y, site + 1, p.residual);
-            let y = block.mlp.forward(norm(&block.mlp_norm, x.clone(), &self.config));
-            x = x + drop(y, site + 2, p.residual);
-        }
-        norm(&self.final_norm, x, &self.config)
+        norm(&self.final_norm, self.residual(ids, key), &self.config)
+    }
+
+    /// The residual stream `[N, C]` behind the last block.
+    fn residual(&self, ids: Tensor<2, Int>, key: Option<DropoutKey>) -> Tensor<2> {
+        let n_rows = ids.dims()[0];
+        (0..self.blocks.len()).fold(self.enter(ids, key), |x, layer| self.block(layer, x, n_rows, key))
     }
 
     /// The sum of token and position embeddings: ids and positions `[B, T]` to `[N, C]`.
@@ -208,7 +237,7 @@ impl Gpt {
             values.inplace(|values| store(values, v, &cache.lengths, n_new));
             let (k, v) = (keys.clone().slice_dim(2, 0..total), values.clone().slice_dim(2, 0..total)); // [B, H, S, E]
             x = x + block.attn.attend(q, k, v, mask.clone());
-            x = x.clone() + block.mlp.forward(norm(&block.mlp_norm, x, &self.config));
+            x = x.clone() + block.mlp.forward(norm(&block.mlp_norm, x, &self.config), Precision::F32);
         }
         for (seen, n) in cache.lengths.iter_mut().zip(n_new) {
             *seen += n;
@@ -227,16 +256,12 @@ impl KvCache {
 }
 
 impl Attention {
-    /// `[N, C]` to queries, keys and values side by side, `[N, 3C]`.
-    fn qkv(&self, x: Tensor<2>) -> Tensor<2> {
-        project(&self.qkv, x)
-    }
-
     /// `[N, C]` to queries, keys and values, each `[B, H, T, E]`.
     fn split(&self, x: Tensor<2>, b: usize) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
         let [n, c] = x.dims();
         let (t, h) = (n / b, self.n_heads);
-        let mut parts = self.qkv(x).chunk(3, 1).into_iter().map(|part| part.reshape([b, t, h, c / h]).swap_dims(1, 2));
+        let mut parts =
+            project(&self.qkv, x, Precision::F32).chunk(3, 1).into_iter().map(|part| part.reshape([b, t, h, c / h]).swap_dims(1, 2));
         let mut next = || parts.next().expect("three chunks");
         (next(), next(), next())
     }
@@ -247,18 +272,26 @@ impl Attention {
         // Scaling the queries costs T·E products a head, scaling the scores T·S.
         let scores = (q * (e as f64).powf(-0.5)).matmul(k.swap_dims(2, 3)); // [B, H, T, S]
         let y = softmax(scores + mask, 3).matmul(v); // [B, H, T, E]
-        project(&self.proj, y.swap_dims(1, 2).reshape([b * t, h * e]))
+        project(&self.proj, y.swap_dims(1, 2).reshape([b * t, h * e]), Precision::F32)
     }
 }
 
 impl Mlp {
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        gelu_linear(project(&self.up, x), self.down.weight.val(), self.down.bias.as_ref().map(|bias| bias.val()))
+    fn forward(&self, x: Tensor<2>, precision: Precision) -> Tensor<2> {
+        gelu_linear(project(&self.up, x, precision), self.down.weight.val(), self.down.bias.as_ref().map(|bias| bias.val()), precision)
     }
 }
 
-fn project(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
-    linear(x, layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()))
+/// Drops of `x` `[N, C]`, of `n_rows` sequences, what the key says for a site.
+fn drop_at(x: Tensor<2>, key: Option<DropoutKey>, site: u64, p: f64, n_rows: usize) -> Tensor<2> {
+    match key.and_then(|key| key.dropout(site, p, n_rows)) {
+        Some(dropped) => dropout(x, &dropped),
+        None => x,
+    }
+}
+
+fn project(layer: &Linear, x: Tensor<2>, precision: Precision) -> Tensor<2> {
+    linear(x, layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()), precision)
 }
 
 fn norm(layer: &LayerNorm, x: Tensor<2>, config: &ModelConfig) -> Tensor<2> {

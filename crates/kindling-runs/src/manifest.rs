@@ -26,10 +26,19 @@ pub struct Manifest {
     pub device: String,
     /// Threads of the pool.
     pub threads: usize,
+    /// What the factors of matrix products are rounded to in training, which is `f32` where the machine lacks what the
+    /// configuration asks for.
+    #[serde(default = "f32_name")]
+    pub precision: String,
     /// Trainable parameters.
     pub n_params: usize,
     /// The data it learns from.
     pub data: DataRef,
+}
+
+/// What runs were computed in before there was a choice.
+fn f32_name() -> String {
+    "f32".into()
 }
 
 /// Which data a run learns from: hashes say which, the path says where it lay.

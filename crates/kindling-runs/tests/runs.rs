@@ -25,6 +25,7 @@ fn create(root: &Path, name: &str, created_unix_ms: i64) -> Result<Run, RunsErro
         lock_hash: text(),
         device: "flex".into(),
         threads: 1,
+        precision: "f32".into(),
         n_params: 7,
         data: DataRef { dir: text(), data_hash: text(), corpus_hash: text(), tokenizer_hash: format!("{:032x}", xxh3_128(b"{}")) },
     };

@@ -5,9 +5,11 @@
 
 mod error;
 mod event;
+mod gradients;
 mod memory;
 mod optimizer;
 pub mod parity;
+mod precision;
 mod pretrain;
 mod run_log;
 mod schedule;
@@ -15,9 +17,11 @@ mod state;
 
 pub use error::TrainError;
 pub use event::{Listener, TrainEvent};
+pub use gradients::{gradients, to_tensors};
 pub use memory::{check_memory, peak_memory_bytes};
 pub use optimizer::{AdamW, NotFinite};
-pub use pretrain::{Outcome, Training, check_resumable, fit_vocabulary, gradients, to_tensors, train};
+pub use precision::TrainingPrecision;
+pub use pretrain::{Outcome, Training, check_resumable, fit_vocabulary, train};
 pub use run_log::RunLog;
 pub use schedule::lr_at;
 pub use state::TrainState;

@@ -21,13 +21,18 @@ fn available_bytes() -> Option<u64> {
 
 /// The least that a training holds at once, in bytes, where operations are fused: weights, gradients and two moments, the
 /// logits that exist at once, and what each layer keeps for the backward pass: the residual stream twice, two norms,
-/// queries, keys and values, what attention gives, and the MLP's hidden values.
+/// queries, keys and values, what attention gives, and the MLP's hidden values. With gradient checkpointing only what enters
+/// each layer, and one of them whole.
 fn least_bytes(config: &RunConfig) -> f64 {
     let (model, float) = (&config.model, 4.0);
     let n = config.train.micro_batch() as f64 * model.context_len as f64;
     let logits = (n * model.vocab_size as f64).min(LOGITS_AT_ONCE as f64);
-    let layer = n * (8 * model.d_model + model.d_ff) as f64;
-    float * (4.0 * model.n_params() as f64 + logits + model.n_layers as f64 * layer)
+    let (layer, entered) = (n * (8 * model.d_model + model.d_ff) as f64, n * model.d_model as f64);
+    let layers = match config.train.gradient_checkpointing {
+        true => layer + (model.n_layers - 1) as f64 * entered,
+        false => model.n_layers as f64 * layer,
+    };
+    float * (4.0 * model.n_params() as f64 + logits + layers)
 }
 
 /// Whether a training on the CPU can fit this machine at all; where the system does not tell, it is taken to.
@@ -59,5 +64,6 @@ mod tests {
         // Peak memory of this config was measured at 153 MiB: the estimate is a floor.
         let mib = least_bytes(&config(&[])) / f64::from(1 << 20);
         assert!((50.0..153.0).contains(&mib), "{mib}");
+        assert!(least_bytes(&config(&["train.gradient_checkpointing=true"])) < 0.9 * least_bytes(&config(&[])));
     }
 }

@@ -2,7 +2,7 @@
 //! One body for the tests and for `kindling devices --check`.
 
 use burn::tensor::{Device, Tensor};
-use kindling_config::{Dropout, ModelConfig, Seed, TrainConfig};
+use kindling_config::{Dropout, ModelConfig, Precision, Seed, TrainConfig};
 use kindling_data::Batch;
 use kindling_model::weights::{HostTensor, named_parameters, to_host};
 use kindling_model::{DropoutKey, Gpt};
@@ -99,6 +99,8 @@ fn compute(device: &Device) -> Computed {
         epsilon: 1e-4,
         weight_decay: 0.1,
         grad_clip: 1.0,
+        precision: Precision::F32,
+        gradient_checkpointing: false,
         log_every: 1,
         eval_every: 1,
         sample_every: 0,

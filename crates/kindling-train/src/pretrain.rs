@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Device;
 use kindling_config::RunConfig;
-use kindling_data::{Batch, BatchSampler, Prepared};
+use kindling_data::{BatchSampler, Prepared};
 use kindling_eval::validate;
 use kindling_infer::{generate, prompt_ids};
+use kindling_kernels::Precision;
 use kindling_metrics::Nll;
-use kindling_model::{DropoutKey, Gpt, weights};
+use kindling_model::{Gpt, weights};
 use kindling_runs::{Checkpoint, CheckpointKind, MODEL_FILE, OPTIMIZER_FILE, Run, RunsError, STATE_FILE, Summary};
 
-use crate::{AdamW, Listener, TrainError, TrainEvent, TrainState, lr_at, peak_memory_bytes};
+use crate::{AdamW, Listener, TrainError, TrainEvent, TrainState, TrainingPrecision, gradients, lr_at, peak_memory_bytes};
 
 /// What a training needs.
 #[derive(Debug)]
@@ -75,6 +75,7 @@ pub fn check_resumable(old: &RunConfig, new: &RunConfig) -> Result<(), TrainErro
     (to.steps, to.micro_batch_size) = (from.steps, from.micro_batch_size);
     (to.log_every, to.eval_every, to.sample_every) = (from.log_every, from.eval_every, from.sample_every);
     (to.checkpoint_every, to.keep_checkpoints) = (from.checkpoint_every, from.keep_checkpoints);
+    to.gradient_checkpointing = from.gradient_checkpointing;
     allowed.sample = new.sample.clone();
     if allowed == *new {
         return Ok(());
@@ -98,7 +99,8 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
     // Said before hours of training, and not at the first sample.
     prompt_ids(&data.tokenizer, &config.sample.prompt)?;
     let sampler = BatchSampler::new(&data.training, config.model.context_len, config.train.batch_size, config.seed)?;
-    let (mut model, mut optimizer, mut state) = begin(training, listeners)?;
+    let (model, mut optimizer, mut state) = begin(training, listeners)?;
+    let mut model = model.with_precision(TrainingPrecision::on(training.device, config.train.precision).precision);
     // A damaged summary is none: it is made anew.
     if let Some(summary) = run.summary().unwrap_or(None).filter(|summary| summary.steps == steps && state.step == steps) {
         return Ok(Outcome::AlreadyFinished(summary));
@@ -171,42 +173,6 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
     Ok(Outcome::Finished(summary))
 }
 
-/// The mean loss of a whole batch in nats a token, and its gradients, computed in micro-batches.
-///
-/// Each micro-batch's sum of nats is divided by the weight of the whole batch: so the gradients add up to those of the
-/// batch computed at once, also where micro-batches hold unequal numbers of counted tokens.
-///
-/// # Errors
-/// [`TrainError::NotFinite`] says which sequences gave a loss that is not a number.
-pub fn gradients(model: &Gpt, batch: &Batch, config: &RunConfig, step: u64) -> Result<(f64, GradientsParams), TrainError> {
-    let weight = batch.weight();
-    let micro = config.train.micro_batch();
-    let dropout = config.seed.stream("dropout");
-    let mut accumulator = GradientsAccumulator::<Gpt>::new();
-    let mut nats = 0.0;
-    for first in (0..batch.n_rows).step_by(micro) {
-        let last = (first + micro).min(batch.n_rows);
-        let (ids, targets, weights) = to_tensors(&batch.rows(first, last), &model.device());
-        let loss = model.loss(ids, targets, weights, Some(DropoutKey { seed: dropout, step, first_row: first }));
-        let micro_nats = f64::from(loss.nats.clone().into_scalar::<f32>());
-        if !micro_nats.is_finite() {
-            return Err(TrainError::NotFinite { what: "the loss".into(), step, micro_batch: Some((first, last - 1)) });
-        }
-        nats += micro_nats;
-        let grads = (loss.nats / weight).backward();
-        accumulator.accumulate(model, GradientsParams::from_grads(grads, model));
-    }
-    Ok((nats / weight, accumulator.grads()))
-}
-
-/// A batch as ids `[B, T]`, targets `[B, T]` and weights `[B, T]`.
-pub fn to_tensors(batch: &Batch, device: &Device) -> (Tensor<2, Int>, Tensor<2, Int>, Tensor<2>) {
-    let shape = [batch.n_rows, batch.row_len];
-    let ints =
-        |values: &[u32]| Tensor::from_data(TensorData::new(values.iter().map(|id| i64::from(*id)).collect::<Vec<_>>(), shape), device);
-    (ints(&batch.ids), ints(&batch.targets), Tensor::from_data(TensorData::new(batch.weights.clone(), shape), device))
-}
-
 /// The model, the optimizer and the state that the run begins or goes on with.
 fn begin(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Result<(Gpt, AdamW, TrainState), TrainError> {
     let Training { run, config, data, device, .. } = *training;
@@ -257,7 +223,8 @@ fn load(checkpoint: &Checkpoint, config: &RunConfig, device: &Device) -> Result<
 /// Scores the whole validation split, and keeps the weights if they are the best so far.
 fn evaluate(training: &Training<'_>, model: &Gpt, state: &mut TrainState, listeners: &mut [&mut dyn Listener]) -> Result<Nll, TrainError> {
     let mut told = Ok(());
-    let nll = validate(&model.valid(), training.data, &mut |done, total| {
+    // In f32, as `kindling eval` will score it.
+    let nll = validate(&model.valid().with_precision(Precision::F32), training.data, &mut |done, total| {
         if told.is_ok() {
             told = tell(listeners, &TrainEvent::Validating { done, total });
         }

@@ -17,6 +17,8 @@ pub fn lr_at(config: &TrainConfig, step: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use kindling_config::Precision;
+
     use super::*;
 
     fn config() -> TrainConfig {
@@ -32,6 +34,8 @@ mod tests {
             epsilon: 1e-8,
             weight_decay: 0.1,
             grad_clip: 1.0,
+            precision: Precision::F32,
+            gradient_checkpointing: false,
             log_every: 1,
             eval_every: 1,
             sample_every: 0,

@@ -7,6 +7,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use kindling_config::{ModelConfig, RunConfig, Seed};
 use kindling_data::Batch;
+use kindling_kernels::Precision;
 use kindling_model::Gpt;
 use kindling_model::weights::to_host;
 use kindling_train::gradients;
@@ -85,4 +86,21 @@ fn means_of_micro_batches_would_not_add_up() {
     let of = |row: usize| gradients(&model, &batch().rows(row, row + 1), &config(1), 5).unwrap().0;
     let mean_of_means = (0..6).map(of).sum::<f64>() / 6.0;
     assert!((mean_of_means - full).abs() > 1e-3, "{mean_of_means} and {full}");
+}
+
+#[test]
+fn checkpointed_blocks_give_the_same_bits() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        for (micro_batch_size, bias) in [(0, true), (4, false)] {
+            let mut config = config(micro_batch_size);
+            config.model.bias = bias;
+            let model = Gpt::new(&config.model, Seed(3), &Device::flex().autodiff()).with_precision(precision);
+            let mut computed = |gradient_checkpointing| {
+                config.train.gradient_checkpointing = gradient_checkpointing;
+                let (loss, grads) = gradients(&model, &batch(), &config, 5).unwrap();
+                (loss, flat(&model, &grads))
+            };
+            assert!(computed(true) == computed(false), "{precision:?}, micro-batches of {micro_batch_size}");
+        }
+    }
 }

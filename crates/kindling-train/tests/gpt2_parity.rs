@@ -8,7 +8,7 @@ use std::path::Path;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use kindling_config::{Dropout, ModelConfig, Seed, TrainConfig};
+use kindling_config::{Dropout, ModelConfig, Precision, Seed, TrainConfig};
 use kindling_model::Gpt;
 use kindling_model::weights::{HostTensor, named_parameters, to_host, with_parameters};
 use kindling_train::AdamW;
@@ -93,6 +93,8 @@ impl Golden {
             epsilon: self.number("epsilon"),
             weight_decay: self.number("weight_decay"),
             grad_clip: self.number("grad_clip"),
+            precision: Precision::F32,
+            gradient_checkpointing: false,
             log_every: 1,
             eval_every: 1,
             sample_every: 0,

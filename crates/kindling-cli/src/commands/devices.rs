@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use kindling_kernels::Isa;
 use kindling_train::parity::{Parity, TOLERANCE, compare};
 use serde_json::json;
 
@@ -32,6 +33,7 @@ fn list(args: &Args) -> anyhow::Result<ExitCode> {
         .map(|(backend, n)| {
             let state = match (backend.compiled, n) {
                 (true, 0) => "compiled in, no hardware or driver found".into(),
+                (true, 1) if backend.name == "flex" => format!("ready, with {}", Isa::chosen()),
                 (true, 1) => "ready".into(),
                 (true, n) => format!("ready, {n} found"),
                 (false, _) => format!("not compiled in: {}", build_command(backend.name)),

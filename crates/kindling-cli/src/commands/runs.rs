@@ -57,7 +57,7 @@ fn show(args: &Args, run: &Run) -> anyhow::Result<()> {
         ("run", info.dir.display().to_string()),
         ("status", format!("{}, step {} of {}", status(&info), info.step, info.config.train.steps)),
         ("created", format!("{} UTC, kindling {}, burn {}", created(&info), manifest.kindling, manifest.burn)),
-        ("device", format!("{}, {} threads", manifest.device, manifest.threads)),
+        ("device", format!("{} in {}, {} threads", manifest.device, manifest.precision, manifest.threads)),
         ("parameters", output::count(manifest.n_params as u64)),
         ("seed", info.config.seed.0.to_string()),
         ("data", manifest.data.dir.clone()),

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
+use burn::tensor::Device;
 use kindling_config::RunConfig;
 use kindling_data::{Prepared, prepare, read_document};
 use kindling_infer::{open, prompt_ids};
 use kindling_runs::{DataRef, Manifest, Registry, Run, RunsError, Summary};
 use kindling_tokenizer::Tokenizer;
-use kindling_train::{Outcome, RunLog, TrainEvent, Training, check_memory, check_resumable, fit_vocabulary, train};
+use kindling_train::{Outcome, RunLog, TrainEvent, Training, TrainingPrecision, check_memory, check_resumable, fit_vocabulary, train};
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -29,16 +30,21 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
     let mut progress = Progress::new(args.quiet);
     let (run, config, data) = match &train_args.resume {
         Some(name) => resume(&registry, name, args.quiet, train_args, &mut progress)?,
-        None => begin(&registry, args, train_args, &mut progress)?,
+        None => begin(&registry, args, train_args, &device, &mut progress)?,
     };
+    let computed = TrainingPrecision::on(&device, config.train.precision);
+    if let Some(why) = computed.fallback {
+        line(args.quiet, &format!("warning: training in f32: {why}"));
+    }
     progress.model(&format!(
-        "{} parameters: {} layers, {} heads, d_model {}, context {}; on {} with {} threads",
+        "{} parameters: {} layers, {} heads, d_model {}, context {}; on {} in {} with {} threads",
         output::count(config.model.n_params() as u64),
         config.model.n_layers,
         config.model.n_heads,
         config.model.d_model,
         config.model.context_len,
         args.device,
+        computed.name,
         rayon::current_num_threads()
     ));
     progress.line_run(run.dir());
@@ -83,7 +89,13 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
 }
 
 /// A new run from a config file.
-fn begin(registry: &Registry, args: &Args, train_args: &TrainArgs, progress: &mut Progress) -> anyhow::Result<(Run, RunConfig, Prepared)> {
+fn begin(
+    registry: &Registry,
+    args: &Args,
+    train_args: &TrainArgs,
+    device: &Device,
+    progress: &mut Progress,
+) -> anyhow::Result<(Run, RunConfig, Prepared)> {
     let path = &train_args.config;
     let text = std::fs::read_to_string(path).map_err(|error| Advice {
         message: format!("cannot read the config `{}`: {error}", path.display()),
@@ -103,6 +115,7 @@ fn begin(registry: &Registry, args: &Args, train_args: &TrainArgs, progress: &mu
     if train_args.lossy {
         overrides.push("data.lossy=true".to_owned());
     }
+    overrides.extend(train_args.precision.iter().map(|precision| format!("train.precision=\"{precision}\"")));
     overrides.extend(train_args.overrides.iter().cloned());
     let mut config = RunConfig::from_toml(&text, &path.display().to_string(), &overrides)?;
     // A name that is taken or impossible is said before minutes of work.
@@ -119,7 +132,7 @@ fn begin(registry: &Registry, args: &Args, train_args: &TrainArgs, progress: &mu
     if matches!(args.device.as_str(), "flex" | "ndarray") {
         check_memory(&config)?;
     }
-    let (mut name, manifest) = (name, manifest(args, &config, &data)?);
+    let (mut name, manifest) = (name, manifest(args, &config, &data, device)?);
     loop {
         match Run::create(registry.root(), &name, &config, manifest.clone(), &data.tokenizer_path()) {
             // Another run took the number meanwhile.
@@ -154,7 +167,7 @@ fn resume(
     Ok((run, config, data))
 }
 
-fn manifest(args: &Args, config: &RunConfig, data: &Prepared) -> anyhow::Result<Manifest> {
+fn manifest(args: &Args, config: &RunConfig, data: &Prepared, device: &Device) -> anyhow::Result<Manifest> {
     let hash = |bytes: &[u8]| format!("{:032x}", xxh3_128(bytes));
     let exe = std::env::current_exe().and_then(std::fs::read).context("cannot read the program itself to note its hash")?;
     let burn = LOCK_FILE.split("[[package]]").find(|package| package.contains("name = \"burn\"\n"));
@@ -170,6 +183,7 @@ fn manifest(args: &Args, config: &RunConfig, data: &Prepared) -> anyhow::Result<
         lock_hash: hash(LOCK_FILE.as_bytes()),
         device: args.device.clone(),
         threads: rayon::current_num_threads(),
+        precision: TrainingPrecision::on(device, config.train.precision).name.into(),
         n_params: config.model.n_params(),
         data: DataRef {
             dir: std::path::absolute(&data.dir)?.display().to_string(),

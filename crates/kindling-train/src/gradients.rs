@@ -1,0 +1,108 @@
+//! What a step learns from a batch: its loss and the gradients of every parameter. Updates nothing.
+
+use burn::module::Module;
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use kindling_config::RunConfig;
+use kindling_data::Batch;
+use kindling_model::{DropoutKey, Gpt, Loss};
+
+use crate::TrainError;
+
+/// The mean loss of a whole batch in nats a token, and its gradients, computed in micro-batches.
+///
+/// Each micro-batch's sum of nats is divided by the weight of the whole batch: so the gradients add up to those of the
+/// batch computed at once, also where micro-batches hold unequal numbers of counted tokens.
+///
+/// # Errors
+/// [`TrainError::NotFinite`] says which sequences gave a loss that is not a number.
+pub fn gradients(model: &Gpt, batch: &Batch, config: &RunConfig, step: u64) -> Result<(f64, GradientsParams), TrainError> {
+    let weight = batch.weight();
+    let micro = config.train.micro_batch();
+    let dropout = config.seed.stream("dropout");
+    let mut accumulator = GradientsAccumulator::<Gpt>::new();
+    let mut nats = 0.0;
+    for first in (0..batch.n_rows).step_by(micro) {
+        let last = (first + micro).min(batch.n_rows);
+        let part = batch.rows(first, last);
+        let key = DropoutKey { seed: dropout, step, first_row: first };
+        // A loss that is no number is not differentiated.
+        let counted = |loss: &Loss| {
+            let nats = f64::from(loss.nats.clone().into_scalar::<f32>());
+            let bad = || TrainError::NotFinite { what: "the loss".into(), step, micro_batch: Some((first, last - 1)) };
+            if nats.is_finite() { Ok(nats) } else { Err(bad()) }
+        };
+        let (micro_nats, grads) = if config.train.gradient_checkpointing {
+            checkpointed(model, &part, key, weight, counted)?
+        } else {
+            whole(model, &part, key, weight, counted)?
+        };
+        nats += micro_nats;
+        accumulator.accumulate(model, grads);
+    }
+    Ok((nats / weight, accumulator.grads()))
+}
+
+/// The nats of a batch, and the gradients of their sum divided by `weight`.
+fn whole(
+    model: &Gpt,
+    batch: &Batch,
+    key: DropoutKey,
+    weight: f64,
+    counted: impl FnOnce(&Loss) -> Result<f64, TrainError>,
+) -> Result<(f64, GradientsParams), TrainError> {
+    let (ids, targets, weights) = to_tensors(batch, &model.device());
+    let loss = model.loss(ids, targets, weights, Some(key));
+    let nats = counted(&loss)?;
+    Ok((nats, GradientsParams::from_grads((loss.nats / weight).backward(), model)))
+}
+
+/// The same with one block's activations at a time (Chen et al., arXiv:1604.06174): what enters each block is kept, and the
+/// block is computed again when its gradients are due. Dropout follows from the key, so both times the same is dropped.
+fn checkpointed(
+    model: &Gpt,
+    batch: &Batch,
+    key: DropoutKey,
+    weight: f64,
+    counted: impl FnOnce(&Loss) -> Result<f64, TrainError>,
+) -> Result<(f64, GradientsParams), TrainError> {
+    let (ids, targets, weights) = to_tensors(batch, &model.device());
+    let (key, n_rows) = (Some(key), batch.n_rows);
+    let mut accumulator = GradientsAccumulator::<Gpt>::new();
+    let leaf = |x: Tensor<2>| Tensor::from_inner(x).require_grad();
+
+    let untracked = model.valid();
+    let mut x = untracked.enter(ids.clone().inner(), key);
+    let mut entered = Vec::new();
+    for layer in 0..model.config().n_layers {
+        let next = untracked.block(layer, x.clone(), n_rows, key);
+        entered.push(std::mem::replace(&mut x, next));
+    }
+    let x = leaf(x);
+    let loss = model.leave(x.clone(), targets, weights);
+    let nats = counted(&loss)?;
+    let grads = (loss.nats / weight).backward();
+    let mut d_x = x.grad(&grads);
+    accumulator.accumulate(model, GradientsParams::from_grads(grads, model));
+
+    // The gradient of sum(y * d_y) is that of y, times d_y.
+    let backward =
+        |y: Tensor<2>, d_y: Option<Tensor<2>>| (y * Tensor::from_inner(d_y.expect("what enters a stage is tracked"))).sum().backward();
+    for layer in (0..entered.len()).rev() {
+        let x = leaf(entered.pop().expect("one for each layer"));
+        let grads = backward(model.block(layer, x.clone(), n_rows, key), d_x);
+        d_x = x.grad(&grads);
+        accumulator.accumulate(model, GradientsParams::from_grads(grads, model));
+    }
+    let grads = backward(model.enter(ids, key), d_x);
+    accumulator.accumulate(model, GradientsParams::from_grads(grads, model));
+    Ok((nats, accumulator.grads()))
+}
+
+/// A batch as ids `[B, T]`, targets `[B, T]` and weights `[B, T]`.
+pub fn to_tensors(batch: &Batch, device: &Device) -> (Tensor<2, Int>, Tensor<2, Int>, Tensor<2>) {
+    let shape = [batch.n_rows, batch.row_len];
+    let ints =
+        |values: &[u32]| Tensor::from_data(TensorData::new(values.iter().map(|id| i64::from(*id)).collect::<Vec<_>>(), shape), device);
+    (ints(&batch.ids), ints(&batch.targets), Tensor::from_data(TensorData::new(batch.weights.clone(), shape), device))
+}

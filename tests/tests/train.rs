@@ -218,6 +218,15 @@ fn blocks_that_are_computed_again_change_nothing() {
     lab.run(&format!("TRAIN --name plain {options}")).ok();
     lab.run(&format!("TRAIN --name same {options} --set train.gradient_checkpointing=true")).ok();
     assert_eq!(lab.losses("same", "train"), lab.losses("plain", "train"));
+    // Measured: 124 and 46 MiB.
+    let deep = "--set model.n_layers=8 --set model.d_model=64 --set model.d_ff=256 --set model.context_len=64 --set train.batch_size=64";
+    let peak = |name: &str, checkpointing: bool| {
+        lab.run(&format!("TRAIN --name {name} {deep} --set train.steps=2 --set train.gradient_checkpointing={checkpointing}")).ok();
+        lab.summary(name)["peak_memory_bytes"].as_f64()
+    };
+    if let (Some(kept), Some(again)) = (peak("kept", false), peak("computed-again", true)) {
+        assert!(again < 0.75 * kept, "{again} bytes of {kept}");
+    }
     // So a run may begin with one and go on with the other.
     lab.run("train --resume plain --set train.steps=30 --set train.gradient_checkpointing=true").ok();
     lab.run("train --resume same --set train.steps=30 --set train.gradient_checkpointing=false").ok();
@@ -239,7 +248,7 @@ fn the_precision_is_what_the_machine_has() {
     assert!(precision("plain") == "f32" && said.err.contains("in f32") && !said.err.contains("warning"), "{said}");
 
     let said = lab.run("TRAIN --name emulated --precision bf16-emulated").ok();
-    assert!(precision("emulated") == "bf16-emulated" && said.err.contains("in bf16-emulated"), "{said}");
+    assert!(precision("emulated").starts_with("bf16") && said.err.contains("in bf16"), "{said}");
     // Measured at most 1.4e-3 in 20 steps on another text.
     assert!((1e-6..0.02).contains(&differs("emulated")), "{:e}", differs("emulated"));
 
@@ -261,18 +270,22 @@ fn the_precision_is_what_the_machine_has() {
 fn every_instruction_set_trains_the_same() {
     let lab = Lab::new();
     lab.run("TRAIN --name best").ok();
-    lab.run("TRAIN --name portable --isa portable").ok();
-    let (best, portable) = (lab.loss_values("best"), lab.loss_values("portable"));
-    let worst = best.iter().zip(&portable).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-    // Measured: the losses agree in all digits, gradient norms in eight.
-    assert!(worst < 1e-4, "{worst:e}");
-
-    assert!(lab.run("devices --isa portable").ok().out.contains("ready, with portable"));
-    check_usage(&lab.run("devices --isa sse"), "avx512bf16");
-    let said = lab.run("devices").ok();
-    if !said.out.contains("with avx512bf16") {
-        lab.run("TRAIN --name none --isa avx512bf16").fails(&["this processor has no avx512bf16", "--isa "]);
+    let best = lab.loss_values("best");
+    let mut trained = 0;
+    for isa in ["portable", "avx2", "avx512", "avx512bf16"] {
+        let said = lab.run(&format!("TRAIN --name {isa} --isa {isa}"));
+        if said.code == 0 {
+            let worst = best.iter().zip(lab.loss_values(isa)).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            // Measured: the losses agree in all digits, gradient norms in eight.
+            assert!(worst < 1e-4, "{isa}: {worst:e}");
+            assert!(lab.run(&format!("devices --isa {isa}")).ok().out.contains(&format!("ready, with {isa}")));
+            trained += 1;
+        } else {
+            said.fails(&[&format!("this processor has no {isa}"), "--isa "]);
+        }
     }
+    assert!(trained >= 1, "there is always a portable form");
+    check_usage(&lab.run("devices --isa sse"), "avx512bf16");
 }
 
 /// Without weight decay the weights grow by 1e6 a step, with it by a factor of 1e5.

@@ -52,7 +52,7 @@ def validate():
 
 start, in_eval = time.perf_counter(), 0.0
 for step in range(args.steps + 1):
-    if step % args.eval_every == 0 or step == args.steps:
+    if step and (step % args.eval_every == 0 or step == args.steps):
         t = time.perf_counter()
         loss = validate()
         in_eval += time.perf_counter() - t

@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 use crate::machine::machine;
 use crate::process::{measure_self, number};
 use crate::shape::Shape;
-use crate::step::Rounding;
+use crate::step::precision;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// One shape; without it, all of them
     #[arg(long)]
     shape: Option<Shape>,
-    /// What factors of matrix products are rounded to
-    #[arg(long, value_enum, default_value_t)]
-    precision: Rounding,
+    /// What factors of matrix products are rounded to in fused operations; composed ones are in f32
+    #[arg(long, value_parser = precision, default_value_t)]
+    precision: Precision,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -32,20 +32,20 @@ pub(crate) fn command(args: &Args, threads: usize) -> anyhow::Result<()> {
     if args.json {
         println!("{report:#}");
     } else {
-        print!("{}, {}\n\n{}", machine(threads), args.precision.name(), table(&report)?);
+        print!("{}, {}\n\n{}", machine(threads), args.precision, table(&report)?);
     }
     Ok(())
 }
 
 /// Times them in a process of their own.
-pub(crate) fn report(shape: Option<Shape>, precision: Rounding, threads: usize) -> anyhow::Result<Value> {
+pub(crate) fn report(shape: Option<Shape>, precision: Precision, threads: usize) -> anyhow::Result<Value> {
     let mut rows = Vec::new();
     for shape in Shape::ALL.into_iter().filter(|one| shape.is_none_or(|only| only == *one)) {
         eprintln!("{}", shape.name());
-        let measured = measure_self(threads, &["operations", "--shape", shape.name(), "--precision", precision.name()])?;
+        let measured = measure_self(threads, &["operations", "--shape", shape.name(), "--precision", &precision.to_string()])?;
         rows.extend(measured.as_array().cloned().unwrap_or_default());
     }
-    Ok(json!({ "bench": "kernels", "machine": machine(threads), "threads": threads, "precision": precision.name(), "rows": rows }))
+    Ok(json!({ "bench": "kernels", "machine": machine(threads), "threads": threads, "precision": precision.to_string(), "rows": rows }))
 }
 
 /// A table in Markdown.
@@ -69,13 +69,13 @@ pub(crate) fn table(report: &Value) -> anyhow::Result<String> {
 pub(crate) struct InProcess {
     #[arg(long)]
     shape: Shape,
-    #[arg(long, value_enum)]
-    precision: Rounding,
+    #[arg(long, value_parser = precision)]
+    precision: Precision,
 }
 
 /// Prints the times of every operation as one line of JSON.
 pub(crate) fn in_process(args: &InProcess) {
-    let operations = operations(args.shape, args.precision.precision());
+    let operations = operations(args.shape, args.precision);
     println!("{}", Value::Array(operations.iter().map(|(name, operation)| compare(args.shape, name, operation)).collect()));
 }
 

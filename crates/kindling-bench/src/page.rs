@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use kindling_kernels::Isa;
+use kindling_kernels::{Isa, Precision};
 
 use crate::machine::machine;
 use crate::process::measure_self;
 use crate::shape::Shape;
-use crate::step::Rounding;
 use crate::train::Plan;
 use crate::{kernels, recipe, train};
 
@@ -26,12 +25,12 @@ pub(crate) struct Args {
 }
 
 /// Steps over which memory must stay what it is.
-const MANY_STEPS: usize = 2000;
+const MANY_STEPS: u32 = 2000;
 
 pub(crate) fn command(args: &Args, threads: usize) -> anyhow::Result<()> {
     let plan = Plan {
         shape: None,
-        precision: Rounding::F32,
+        precision: Precision::F32,
         peer: Some(&args.peer),
         composed: true,
         checkpointed: true,
@@ -41,14 +40,14 @@ pub(crate) fn command(args: &Args, threads: usize) -> anyhow::Result<()> {
     };
     let f32_steps = train::report(plan)?;
     let bf16_steps = if Isa::chosen() >= Isa::Avx512Bf16 {
-        train::table(&train::report(Plan { precision: Rounding::Bf16, composed: false, checkpointed: false, ..plan })?)?
+        train::table(&train::report(Plan { precision: Precision::Bf16, composed: false, checkpointed: false, ..plan })?)?
     } else {
         "This processor has no instructions for it (AVX-512 BF16): nothing to measure.\n".to_owned()
     };
     eprintln!("{MANY_STEPS} steps");
     let many = measure_self(threads, &["step", "--shape", Shape::Small.name(), "--steps", &MANY_STEPS.to_string()])?;
     let [early, late] = [0, 1].map(|i| many["rss_mib"][i].as_u64());
-    let operations = kernels::report(None, Rounding::F32, threads)?;
+    let operations = kernels::report(None, Precision::F32, threads)?;
     let recipe = recipe::report(&args.data, Some(&args.peer), args.rounds as u64, "f32", 250, threads)?;
     let sizes = |shape: Shape| {
         let [layers, heads, c, t, b, v] = shape.sizes();

@@ -26,8 +26,8 @@ pub(crate) struct Args {
     /// Trainings of each, alternating, with seeds from 1 on
     #[arg(long, default_value_t = 1)]
     seeds: u64,
-    /// `train.precision` of the recipe
-    #[arg(long, default_value = "f32")]
+    /// `train.precision` of the recipe; PyTorch trains in f32
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "bf16-emulated"])]
     precision: String,
     /// Steps between two validations
     #[arg(long, default_value_t = 250)]
@@ -105,7 +105,12 @@ fn train(folder: &Path, data: &Path, seed: u64, precision: &str, eval_every: usi
         bail!("`{}` ended with {}", program.display(), output.status);
     }
     let report: Value = serde_json::from_slice(&output.stdout).context("`kindling train --json` prints JSON")?;
-    let summary = &report["summary"];
+    let (summary, dir) = (&report["summary"], report["dir"].as_str().context("`kindling train --json` names the run's folder")?);
+    let manifest = std::fs::read_to_string(Path::new(dir).join("manifest.json")).context("cannot read the run's manifest")?;
+    let computed = serde_json::from_str::<Value>(&manifest)?["precision"].as_str().unwrap_or_default().to_owned();
+    if computed != precision {
+        bail!("this machine trains in {computed} where {precision} is asked for; `--precision bf16-emulated` rounds the same anywhere");
+    }
     Ok(
         json!({ "seed": seed, "seconds": seconds, "val_loss": number(summary, "validation_loss")?, "tokens_per_s": number(summary, "tokens_per_s")? }),
     )
@@ -113,8 +118,8 @@ fn train(folder: &Path, data: &Path, seed: u64, precision: &str, eval_every: usi
 
 /// A table in Markdown.
 pub(crate) fn table(report: &Value) -> anyhow::Result<String> {
-    let mut out = String::from("| by       | seconds in all | validation loss, nats | runs | Kindling is    |\n");
-    out.push_str("|----------|---------------:|----------------------:|-----:|---------------:|\n");
+    let mut out = String::from("| by       | in            | seconds in all | validation loss, nats | runs | Kindling is    |\n");
+    out.push_str("|----------|---------------|---------------:|----------------------:|-----:|---------------:|\n");
     for by in ["kindling", "torch"].into_iter().filter(|by| !report[by].is_null()) {
         let side = &report[by];
         let times = report[format!("times_{by}")].as_f64().map(|times| format!("{times:.2} × as fast")).unwrap_or_default();

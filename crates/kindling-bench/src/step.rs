@@ -21,39 +21,19 @@ pub(crate) struct Args {
     #[arg(long)]
     composed: bool,
     /// What factors of matrix products are rounded to
-    #[arg(long, value_enum, default_value_t)]
-    precision: Rounding,
+    #[arg(long, value_parser = precision, default_value_t)]
+    precision: Precision,
     /// Keep only what enters each block, and compute blocks again for their gradients
     #[arg(long)]
     checkpointed: bool,
     /// Timed steps
-    #[arg(long)]
-    steps: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: Option<u32>,
 }
 
-/// As the configuration's precisions, of which the one that falls back to f32 would time something else than it says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Rounding {
-    #[default]
-    F32,
-    /// Where the processor has no instructions for it, emulated
-    Bf16,
-}
-
-impl Rounding {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        }
-    }
-
-    pub(crate) fn precision(self) -> Precision {
-        match self {
-            Self::F32 => Precision::F32,
-            Self::Bf16 => Precision::Bf16,
-        }
-    }
+/// A precision by its name. bf16 is emulated where the processor has no instructions for it.
+pub(crate) fn precision(text: &str) -> Result<Precision, String> {
+    [Precision::F32, Precision::Bf16].into_iter().find(|one| one.to_string() == text).ok_or_else(|| "expected `f32` or `bf16`".to_owned())
 }
 
 /// Prints the median step as one line of JSON.
@@ -64,7 +44,7 @@ pub(crate) fn command(args: &Args) -> anyhow::Result<()> {
     println!(
         "{}",
         json!({
-            "form": name, "precision": args.precision.name(), "step_s": times[times.len() / 2],
+            "form": name, "precision": args.precision.to_string(), "step_s": times[times.len() / 2],
             "peak_rss_mib": peak_memory_bytes().map(|bytes| bytes >> 20), "rss_mib": resident,
         })
     );
@@ -78,10 +58,10 @@ fn times(args: &Args) -> anyhow::Result<(Vec<f64>, [Option<u64>; 2])> {
     let mut config = shape.config()?;
     config.train.gradient_checkpointing = args.checkpointed;
     let [.., t, b, v] = shape.sizes();
-    let mut model = Gpt::new(&config.model, Seed(1337), &Device::flex().autodiff()).with_precision(args.precision.precision());
+    let mut model = Gpt::new(&config.model, Seed(1337), &Device::flex().autodiff()).with_precision(args.precision);
     let mut optimizer = AdamW::new(&config.train);
     let (mut times, mut resident) = (Vec::new(), [None, None]);
-    let steps = args.steps.unwrap_or_else(|| shape.steps());
+    let steps = args.steps.map_or_else(|| shape.steps(), |steps| steps as usize);
     let warm = 2;
     for step in 0..(steps + warm) as u64 {
         let ids: Vec<u32> = (0..(b * (t + 1)) as u64).map(|i| (stream(step, &[i]) % v as u64) as u32).collect();

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-use kindling_kernels::Isa;
+use anyhow::{Context, bail};
+use kindling_kernels::{Isa, Precision};
 use serde_json::{Value, json};
 
 use crate::machine::machine;
 use crate::process::{measure, measure_self, median, number};
 use crate::shape::Shape;
-use crate::step::Rounding;
+use crate::step::precision;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -17,8 +17,8 @@ pub(crate) struct Args {
     #[arg(long)]
     shape: Option<Shape>,
     /// What factors of matrix products are rounded to, on both sides
-    #[arg(long, value_enum, default_value_t)]
-    precision: Rounding,
+    #[arg(long, value_parser = precision, default_value_t)]
+    precision: Precision,
     /// A Python with torch and numpy, to time PyTorch beside
     #[arg(long, value_name = "PYTHON")]
     peer: Option<PathBuf>,
@@ -32,8 +32,8 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 2)]
     rounds: usize,
     /// Timed steps of each measurement
-    #[arg(long)]
-    steps: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: Option<u32>,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -43,24 +43,27 @@ pub(crate) struct Args {
 #[derive(Clone, Copy)]
 pub(crate) struct Plan<'a> {
     pub(crate) shape: Option<Shape>,
-    pub(crate) precision: Rounding,
+    pub(crate) precision: Precision,
     pub(crate) peer: Option<&'a Path>,
     pub(crate) composed: bool,
     pub(crate) checkpointed: bool,
     pub(crate) rounds: usize,
-    pub(crate) steps: Option<usize>,
+    pub(crate) steps: Option<u32>,
     pub(crate) threads: usize,
 }
 
 const TORCH_STEP: &str = include_str!("../peers/torch_step.py");
 
 pub(crate) fn command(args: &Args, threads: usize) -> anyhow::Result<()> {
+    if args.composed && args.precision != Precision::F32 {
+        bail!("the composed model is in f32; leave out `--composed`, or `--precision {}`", args.precision);
+    }
     let &Args { shape, precision, composed, checkpointed, rounds, steps, .. } = args;
     let report = report(Plan { shape, precision, peer: args.peer.as_deref(), composed, checkpointed, rounds, steps, threads })?;
     if args.json {
         println!("{report:#}");
     } else {
-        print!("{}, {}\n\n{}", machine(threads), precision.name(), table(&report)?);
+        print!("{}, {}\n\n{}", machine(threads), precision, table(&report)?);
     }
     Ok(())
 }
@@ -86,13 +89,14 @@ impl By {
 
     /// Measures in a process of its own.
     fn measure(self, plan: &Plan<'_>, shape: Shape) -> anyhow::Result<Value> {
-        let steps = plan.steps.unwrap_or_else(|| shape.steps()).to_string();
+        let steps = plan.steps.map_or_else(|| shape.steps(), |steps| steps as usize).to_string();
+        let precision = plan.precision.to_string();
         if let (Self::Torch, Some(python)) = (self, plan.peer) {
             let threads = plan.threads.to_string();
-            let args = vec!["-c", TORCH_STEP, "--shape", shape.name(), "--dtype", plan.precision.name(), "--steps", &steps];
+            let args = vec!["-c", TORCH_STEP, "--shape", shape.name(), "--dtype", &precision, "--steps", &steps];
             return measure(python, args, &[("OMP_NUM_THREADS", &threads)]);
         }
-        let mut args = vec!["step", "--shape", shape.name(), "--precision", plan.precision.name(), "--steps", &steps];
+        let mut args = vec!["step", "--shape", shape.name(), "--precision", &precision, "--steps", &steps];
         match self {
             Self::Checkpointed => args.push("--checkpointed"),
             Self::Composed => args.push("--composed"),
@@ -127,7 +131,7 @@ pub(crate) fn report(plan: Plan<'_>) -> anyhow::Result<Value> {
     }
     Ok(json!({
         "bench": "train", "machine": machine(plan.threads), "isa": Isa::chosen().to_string(), "threads": plan.threads, "rounds": rounds,
-        "precision": plan.precision.name(), "torch": torch_version, "shapes": shapes,
+        "precision": plan.precision.to_string(), "torch": torch_version, "shapes": shapes,
     }))
 }
 

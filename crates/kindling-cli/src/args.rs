@@ -21,7 +21,7 @@ pub(crate) struct Args {
     /// Threads of the CPU backends; by default as many as the process may use
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// Instructions that flex computes with; by default the best that the processor has
+    /// Instructions that flex's fused operations compute with; by default the best that the processor has
     #[arg(long, global = true, value_name = "ISA", value_parser = isa)]
     pub(crate) isa: Option<Isa>,
     /// The folder of runs
@@ -63,7 +63,7 @@ pub(crate) struct TrainArgs {
     /// Change one value of the configuration, such as `train.steps=500`; can be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
-    /// What factors of matrix products are rounded to: f32 (nothing), bf16, or bf16-emulated, without instructions for it
+    /// What factors of matrix products are rounded to: f32 (nothing), bf16, or bf16-emulated, if need be without instructions for it
     #[arg(long, value_name = "PRECISION", value_parser = ["f32", "bf16", "bf16-emulated"], conflicts_with = "resume")]
     pub(crate) precision: Option<String>,
     /// Replace invalid UTF-8 by U+FFFD instead of refusing the file

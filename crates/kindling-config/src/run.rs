@@ -145,7 +145,7 @@ pub enum Precision {
     F32,
     /// bf16 where the processor has instructions for it, f32 where not.
     Bf16,
-    /// bf16 also without instructions for it, by f32 arithmetic: what bf16 does to a model can be seen on any machine.
+    /// bf16 on every processor, by the instructions for f32 where it has no others: what bf16 does to a model can be seen anywhere.
     Bf16Emulated,
 }
 

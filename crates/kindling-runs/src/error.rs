@@ -42,14 +42,14 @@ pub enum RunsError {
         rejected: Vec<String>,
     },
     /// A file of another version.
-    #[error("`{}` is of version {found}, expected {expected}", path.display())]
+    #[error("`{}` is of version {found}, expected {}", path.display(), if *newest == 1 { "1".to_owned() } else { format!("1 to {newest}") })]
     Version {
         /// The file.
         path: PathBuf,
         /// As found.
         found: String,
-        /// The version that this program reads.
-        expected: u32,
+        /// The newest version that this program reads.
+        newest: u32,
     },
     /// A file that does not verify.
     #[error("`{}` is damaged: {what} is {found}, expected {expected}", path.display())]

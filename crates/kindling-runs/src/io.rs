@@ -54,16 +54,16 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, RunsError
     serde_json::from_slice(&fs_err::read(path)?).map_err(|error| not_json(path, &error))
 }
 
-/// Reads a JSON document that says its `format` and `version`, which are looked at before anything else: a later
-/// version may have keys that this one does not know.
-pub(crate) fn read_versioned<T: DeserializeOwned>(path: &Path, format: &'static str, version: u32) -> Result<T, RunsError> {
+/// Reads a JSON document that says its `format` and `version`, from 1 to `newest`, which are looked at before anything else: a
+/// later version may have keys that this one does not know.
+pub(crate) fn read_versioned<T: DeserializeOwned>(path: &Path, format: &'static str, newest: u32) -> Result<T, RunsError> {
     let value: Value = read_json(path)?;
     if value["format"] != format {
         let found = value["format"].to_string();
         return Err(RunsError::Damaged { path: path.to_owned(), what: "the format", found, expected: format!("\"{format}\"") });
     }
-    if value["version"] != version {
-        return Err(RunsError::Version { path: path.to_owned(), found: value["version"].to_string(), expected: version });
+    if !value["version"].as_u64().is_some_and(|version| (1..=u64::from(newest)).contains(&version)) {
+        return Err(RunsError::Version { path: path.to_owned(), found: value["version"].to_string(), newest });
     }
     T::deserialize(value).map_err(|error| not_json(path, &error))
 }

@@ -26,8 +26,8 @@ pub struct Manifest {
     pub device: String,
     /// Threads of the pool.
     pub threads: usize,
-    /// What the factors of matrix products are rounded to in training, which is `f32` where the machine lacks what the
-    /// configuration asks for.
+    /// What the factors of matrix products were rounded to when the run began, which is `f32` where the machine lacked what
+    /// the configuration asks for.
     #[serde(default = "f32_name")]
     pub precision: String,
     /// Trainable parameters.

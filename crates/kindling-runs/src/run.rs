@@ -10,8 +10,8 @@ use serde::Serialize;
 use crate::io::{UNFINISHED, hash_file, read_json, read_versioned, temp_dir, write_atomic};
 use crate::{CheckpointKind, Manifest, RunsError, Summary};
 
-/// Version of the run folder's layout that this crate writes.
-const RUN_VERSION: u32 = 1;
+/// Version of the run folder's layout that this crate writes; it reads all before it. 2 has the precision.
+const RUN_VERSION: u32 = 2;
 const CONFIG: &str = "config.toml";
 const MANIFEST: &str = "manifest.json";
 const SUMMARY: &str = "summary.json";

@@ -23,7 +23,8 @@ impl TrainingPrecision {
         match wanted {
             Wanted::F32 => is(Precision::F32, "f32"),
             _ if !is_fused_on(device) => f32_because("only the device flex computes in bf16"),
-            Wanted::Bf16 if Isa::chosen() >= Isa::Avx512Bf16 => is(Precision::Bf16, "bf16"),
+            _ if Isa::chosen() == Isa::Avx512Bf16 => is(Precision::Bf16, "bf16"),
+            Wanted::Bf16 if Isa::Avx512Bf16.is_available() => f32_because("the chosen instruction set has none for bf16"),
             Wanted::Bf16 => f32_because("this processor has no instructions for bf16 (AVX-512 BF16)"),
             Wanted::Bf16Emulated => is(Precision::Bf16, "bf16-emulated"),
         }

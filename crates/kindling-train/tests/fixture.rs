@@ -1,4 +1,4 @@
-//! A run and its data as version 1 wrote them still load, score, generate and train on.
+//! Runs of every version so far, and their data as version 1 wrote them, still load, score, generate and train on.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::path::{Path, PathBuf};
@@ -10,6 +10,8 @@ use kindling_eval::validate;
 use kindling_infer::{generate, open};
 use kindling_runs::Run;
 use kindling_train::{Outcome, Training, train};
+
+const RUNS: [&str; 2] = ["run-v1", "run-v2"];
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
@@ -25,19 +27,21 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn version_1_is_opened_scored_and_sampled() {
-    let opened = open(&fixture("run-v1"), &Device::flex()).unwrap();
-    assert_eq!(opened.step, 200);
-    let data = Prepared::open(&fixture("data-v1")).unwrap();
-    let summary = opened.run.summary().unwrap().unwrap();
-    let loss = validate(&opened.model, &data, &mut |_, _| {}).loss();
-    // Processors round differently; a wrong weight or shard would be off by far more.
-    assert!((loss - summary.validation_loss).abs() < 1e-4, "{loss}, expected {}", summary.validation_loss);
+fn old_runs_are_opened_scored_and_sampled() {
+    for name in RUNS {
+        let opened = open(&fixture(name), &Device::flex()).unwrap();
+        assert_eq!(opened.step, 200);
+        let data = Prepared::open(&fixture("data-v1")).unwrap();
+        let summary = opened.run.summary().unwrap().unwrap();
+        let loss = validate(&opened.model, &data, &mut |_, _| {}).loss();
+        // Processors round differently; a wrong weight or shard would be off by far more.
+        assert!((loss - summary.validation_loss).abs() < 1e-4, "{name}: {loss}, expected {}", summary.validation_loss);
 
-    let config = &opened.run.config().sample;
-    let text: String = generate(&opened.model, &opened.tokenizer, config, 0).unwrap().map(Result::unwrap).collect();
-    let recorded = std::fs::read_to_string(fixture("run-v1/samples.md")).unwrap();
-    assert!(recorded.contains(&format!("{}{text}", config.prompt)), "greedy text {text:?} is not that of {recorded:?}");
+        let config = &opened.run.config().sample;
+        let text: String = generate(&opened.model, &opened.tokenizer, config, 0).unwrap().map(Result::unwrap).collect();
+        let recorded = std::fs::read_to_string(fixture(name).join("samples.md")).unwrap();
+        assert!(recorded.contains(&format!("{}{text}", config.prompt)), "{name}: greedy text {text:?} is not that of {recorded:?}");
+    }
 }
 
 #[test]
@@ -53,18 +57,20 @@ fn version_1_shards_hold_the_text() {
 }
 
 #[test]
-fn version_1_goes_on_training() {
-    let dir = tempfile::tempdir().unwrap();
-    let (run, data) = (dir.path().join("run"), dir.path().join("data"));
-    copy(&fixture("run-v1"), &run);
-    copy(&fixture("data-v1"), &data);
-    let run = Run::open_for_writing(&run).unwrap();
-    let mut config = run.config().clone();
-    config.train.steps += 3;
-    let data = Prepared::open(&data).unwrap();
-    let stop = AtomicBool::new(false);
-    let outcome = train(&Training { run: &run, config: &config, data: &data, device: &Device::flex(), stop: &stop }, &mut []).unwrap();
-    let Outcome::Finished(summary) = outcome else { panic!("{outcome:?}") };
-    assert_eq!((summary.steps, summary.tokens), (203, 203 * 8 * 16));
-    assert!(summary.validation_loss < 1.5, "{}", summary.validation_loss);
+fn old_runs_go_on_training() {
+    for name in RUNS {
+        let dir = tempfile::tempdir().unwrap();
+        let (run, data) = (dir.path().join("run"), dir.path().join("data"));
+        copy(&fixture(name), &run);
+        copy(&fixture("data-v1"), &data);
+        let run = Run::open_for_writing(&run).unwrap();
+        let mut config = run.config().clone();
+        config.train.steps += 3;
+        let data = Prepared::open(&data).unwrap();
+        let stop = AtomicBool::new(false);
+        let outcome = train(&Training { run: &run, config: &config, data: &data, device: &Device::flex(), stop: &stop }, &mut []).unwrap();
+        let Outcome::Finished(summary) = outcome else { panic!("{outcome:?}") };
+        assert_eq!((summary.steps, summary.tokens), (203, 203 * 8 * 16));
+        assert!(summary.validation_loss < 1.5, "{name}: {}", summary.validation_loss);
+    }
 }

@@ -9,11 +9,13 @@ const MAX_LINES: usize = 800;
 const UNSAFE_FILES: &[&str] = &[
     "crates/kindling-cli/src/startup.rs",
     "crates/kindling-data/src/mmap.rs",
+    "crates/kindling-kernels/src/cpu/arithmetic.rs",
     "crates/kindling-kernels/src/cpu/attention.rs",
     "crates/kindling-kernels/src/cpu/buffer.rs",
     "crates/kindling-kernels/src/cpu/embedding.rs",
     "crates/kindling-kernels/src/cpu/layer_norm.rs",
     "crates/kindling-kernels/src/cpu/matmul.rs",
+    "crates/kindling-kernels/src/cpu/pairs.rs",
     "crates/kindling-kernels/src/cpu/tile.rs",
 ];
 

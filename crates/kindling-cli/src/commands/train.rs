@@ -36,6 +36,10 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
     if let Some(why) = computed.fallback {
         line(args.quiet, &format!("warning: training in f32: {why}"));
     }
+    let began = &run.manifest().precision;
+    if began != computed.name {
+        line(args.quiet, &format!("warning: this run began in {began}, and goes on in {}", computed.name));
+    }
     progress.model(&format!(
         "{} parameters: {} layers, {} heads, d_model {}, context {}; on {} in {} with {} threads",
         output::count(config.model.n_params() as u64),
@@ -265,6 +269,9 @@ fn own_options(args: &Args) -> String {
     }
     if args.device != "flex" {
         options += &format!(" --device {}", args.device);
+    }
+    if let Some(isa) = args.isa {
+        options += &format!(" --isa {isa}");
     }
     options
 }

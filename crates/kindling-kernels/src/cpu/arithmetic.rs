@@ -1,6 +1,8 @@
 //! What a step along k of a matrix product multiplies: single values, or pairs of bf16.
 #![allow(unsafe_code, reason = "the instructions for pairs of bf16 may only be called where the processor has them")]
 
+use std::fmt;
+
 use super::isa::{Isa, Kernel, Vector, dispatch};
 
 /// What the factors of matrix products are rounded to. Sums are f32.
@@ -12,6 +14,15 @@ pub enum Precision {
     /// Both factors are rounded to bf16, to the nearest and ties to even. Processors without instructions for it compute the
     /// same more slowly.
     Bf16,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
 }
 
 impl Precision {

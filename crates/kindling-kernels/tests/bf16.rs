@@ -128,8 +128,8 @@ fn what_is_no_number_passes_as_such() {
         // Nearer to 2^128 than to the largest bf16.
         assert_eq!(product(isa, f32::MAX, 1.0), f32::INFINITY, "{isa}");
         // Ties, to even: 1 + 2^-8 and 1 + 3·2^-8.
-        assert_eq!(product(isa, 1.003_906_25, 1.0), 1.0, "{isa}");
-        assert_eq!(product(isa, 1.011_718_75, 1.0), 1.015_625, "{isa}");
+        assert_eq!(product(isa, 1.0 + 1.0 / 256.0, 1.0), 1.0, "{isa}");
+        assert_eq!(product(isa, 1.0 + 3.0 / 256.0, 1.0), 1.015_625, "{isa}");
     }
 }
 

@@ -292,11 +292,12 @@ impl Columns<'_> {
     /// What of B is read where it lies.
     fn b_in_place(&self) -> InPlace {
         let Self { precision, a, b, .. } = *self;
-        match a.rows {
-            _ if precision != Precision::F32 || b.col != 1 || a.cols == 0 => InPlace::Nothing,
-            0..=FEW_ROWS => InPlace::Everything,
-            0..=DIRECT_ROWS => InPlace::WholePanels,
-            _ => InPlace::Nothing,
+        if precision != Precision::F32 || b.col != 1 || a.cols == 0 || a.rows > DIRECT_ROWS {
+            InPlace::Nothing
+        } else if a.rows <= FEW_ROWS {
+            InPlace::Everything
+        } else {
+            InPlace::WholePanels
         }
     }
 

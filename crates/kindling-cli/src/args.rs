@@ -132,6 +132,6 @@ pub(crate) enum RunsCommand {
 
 /// An instruction set by its name.
 fn isa(text: &str) -> Result<Isa, String> {
-    let names = || Isa::ALL.map(|isa| format!("`{isa}`")).join(", ");
-    Isa::ALL.into_iter().find(|isa| isa.to_string() == text).ok_or_else(|| format!("expected one of {}", names()))
+    let unknown = || format!("expected one of {}", Isa::ALL.map(|isa| format!("`{isa}`")).join(", "));
+    Isa::ALL.into_iter().find(|isa| isa.to_string() == text).ok_or_else(unknown)
 }

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    #[allow(deprecated, reason = "ndarray is the second CPU backend that the project promises")]
+    #[expect(deprecated, reason = "kept for those who ask for it by name")]
     fn what_a_machine_lacks_is_said() {
         let (flex, ndarray) = (Device::flex(), Device::ndarray());
         assert_eq!(TrainingPrecision::on(&flex, Wanted::F32).fallback, None);

@@ -207,6 +207,16 @@ struct Columns<'a> {
     shape: (usize, usize),
 }
 
+/// A block of C, and the columns of A that it is computed from.
+#[derive(Clone, Copy)]
+struct Part {
+    row: usize,
+    rows: usize,
+    col: usize,
+    cols: usize,
+    depth: Depth,
+}
+
 /// Some columns of A, or as many rows of B.
 #[derive(Clone, Copy)]
 struct Depth {
@@ -218,7 +228,7 @@ impl Columns<'_> {
     /// # Safety
     /// As [`product`], for the columns from `from` to `to`.
     unsafe fn compute<P: Prologue>(self, prologue: P, epilogue: &impl Epilogue) {
-        let Self { isa, precision, a, b, c, from, to, parallel, shape: (tile_rows, tile_cols) } = self;
+        let Self { isa, precision, a, c, from, to, parallel, shape: (tile_rows, tile_cols), .. } = self;
         let (m, k) = (a.rows, a.cols);
         let threads = if parallel { rayon::current_num_threads() } else { 1 };
         // Blocks of equal size, so that none is a small rest.
@@ -253,21 +263,10 @@ impl Columns<'_> {
                             return;
                         }
                         let rows = (m - row).min(block_m);
+                        let part = Part { row, rows, col: j, cols: n, depth };
                         // SAFETY: C's rows are the caller's, and no other block has these; the panels of B are packed.
                         unsafe {
-                            let place = Place { pointer: c.pointer.at(row * c.row + j), row: c.row, add: c.add || p > 0 };
-                            let b_rows = (b_in_place != InPlace::Nothing).then(|| Right { pointer: b.pointer(p, j), row: b.row });
-                            let block = Block {
-                                a: Left { pointer: std::ptr::null(), row: 1, col: tile_rows },
-                                a_is_packed: true,
-                                b: panels.at(0),
-                                b_rows,
-                                c: place,
-                                rows,
-                                cols: n,
-                                depth: precision.words(depth.len),
-                            };
-                            with_buffers(Use::Part, |kept| self.multiply(block, row, depth, b_in_place, kept, prologue));
+                            with_buffers(Use::Part, |kept| self.multiply(part, panels.at(0), kept, prologue));
                             if last {
                                 for r in 0..rows {
                                     let values = std::slice::from_raw_parts_mut(c.pointer.at((row + r) * c.row + j), n);
@@ -316,35 +315,40 @@ impl Columns<'_> {
         }
     }
 
-    /// Computes a block of C from row `row` on, for which A is still to be packed if it is to be.
+    /// Computes a block of C, for which A is still to be packed if it is to be.
     ///
     /// # Safety
-    /// The block must be within A, B and C, and its part of B be packed.
-    unsafe fn multiply<P: Prologue>(&self, block: Block, row: usize, depth: Depth, b_in_place: InPlace, kept: &mut Buffers, prologue: P) {
-        let Self { isa, precision, a, from, to, shape: (tile_rows, _), .. } = *self;
-        let rows = block.rows;
+    /// The block must be within A, B and C, and its part of B be packed in `panels` unless it is read in place.
+    unsafe fn multiply<P: Prologue>(&self, part: Part, panels: *const f32, kept: &mut Buffers, prologue: P) {
+        let Self { isa, precision, a, b, c, from, to, shape: (tile_rows, _), .. } = *self;
+        let Part { row, rows, col, cols, depth } = part;
+        // SAFETY: the block is within C.
+        let c = unsafe { Place { pointer: c.pointer.at(row * c.row + col), row: c.row, add: c.add || depth.from > 0 } };
+        let block = |a, a_is_packed, b_rows| Block { a, a_is_packed, b: panels, b_rows, c, rows, cols, depth: precision.words(depth.len) };
         if precision == Precision::Bf16 {
             // SAFETY: handed on from the caller.
             let a = unsafe { self.pack_pairs(row, rows, depth, kept, prologue) };
-            return dispatch_pairs(isa, Block { a, a_is_packed: false, ..block });
+            return dispatch_pairs(isa, block(a, false, None));
         }
         // Rows that lie as they are needed are read in place, unless so many panels of B read them that copying pays.
         let a_in_place = P::NOTHING && a.col == 1 && depth.len > 0 && to - from <= DIRECT_COLS;
-        let block = if a_in_place {
-            Block { a: Left { pointer: a.pointer(row, depth.from), row: a.row, col: 1 }, a_is_packed: false, ..block }
+        let left = if a_in_place {
+            Left { pointer: a.pointer(row, depth.from), row: a.row, col: 1 }
         } else {
             let panels = kept.get(0, rows.next_multiple_of(tile_rows) * depth.len);
             dispatch(isa, PackA { a, row, rows, p: depth.from, depth: depth.len, out: panels.as_mut_ptr().cast() });
             // SAFETY: the panels have just been written.
             prologue.apply(isa, unsafe { std::slice::from_raw_parts_mut(panels.as_mut_ptr().cast(), panels.len()) });
-            Block { a: Left { pointer: panels.as_ptr().cast(), ..block.a }, ..block }
+            Left { pointer: panels.as_ptr().cast(), row: 1, col: tile_rows }
         };
-        match (b_in_place, block.b_rows) {
-            (InPlace::Everything, Some(b)) => {
-                let sums = kept.get(1, rows * block.cols).as_mut_ptr().cast();
-                dispatch(isa, FewRows { a: block.a, b, c: block.c, rows, cols: block.cols, depth: depth.len, sums });
+        let b_rows = || Right { pointer: b.pointer(depth.from, col), row: b.row };
+        match self.b_in_place() {
+            InPlace::Nothing => dispatch(isa, block(left, !a_in_place, None)),
+            InPlace::WholePanels => dispatch(isa, block(left, !a_in_place, Some(b_rows()))),
+            InPlace::Everything => {
+                let sums = kept.get(1, rows * cols).as_mut_ptr().cast();
+                dispatch(isa, FewRows { a: left, b: b_rows(), c, rows, cols, depth: depth.len, sums });
             }
-            _ => dispatch(isa, block),
         }
     }
 

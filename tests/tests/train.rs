@@ -271,20 +271,18 @@ fn every_instruction_set_trains_the_same() {
     let lab = Lab::new();
     lab.run("TRAIN --name best").ok();
     let best = lab.loss_values("best");
-    let mut trained = 0;
     for isa in ["portable", "avx2", "avx512", "avx512bf16"] {
         let said = lab.run(&format!("TRAIN --name {isa} --isa {isa}"));
-        if said.code == 0 {
-            let worst = best.iter().zip(lab.loss_values(isa)).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-            // Measured: the losses agree in all digits, gradient norms in eight.
-            assert!(worst < 1e-4, "{isa}: {worst:e}");
-            assert!(lab.run(&format!("devices --isa {isa}")).ok().out.contains(&format!("ready, with {isa}")));
-            trained += 1;
-        } else {
+        if said.code != 0 && isa != "portable" {
             said.fails(&[&format!("this processor has no {isa}"), "--isa "]);
+            continue;
         }
+        said.ok();
+        let worst = best.iter().zip(lab.loss_values(isa)).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        // Measured: the losses agree in all digits, gradient norms in eight.
+        assert!(worst < 1e-4, "{isa}: {worst:e}");
+        assert!(lab.run(&format!("devices --isa {isa}")).ok().out.contains(&format!("ready, with {isa}")));
     }
-    assert!(trained >= 1, "there is always a portable form");
     check_usage(&lab.run("devices --isa sse"), "avx512bf16");
 }
 

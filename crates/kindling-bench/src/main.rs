@@ -8,6 +8,7 @@ mod process;
 mod recipe;
 mod shape;
 mod step;
+mod tokenizer;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -30,6 +31,8 @@ enum Bench {
     Kernels(kernels::Args),
     /// A whole recipe, from text to a validated model, beside PyTorch if a Python that has it is given
     Recipe(recipe::Args),
+    /// Training and using a BPE vocabulary, beside other tokenizers if a Python that has them is given
+    Tokenizer(tokenizer::Args),
     /// All of these, as the page docs/benchmarks.md
     Page(page::Args),
     /// Steps in this process alone
@@ -38,6 +41,9 @@ enum Bench {
     /// Operations in this process alone
     #[command(hide = true)]
     Operations(kernels::InProcess),
+    /// One measurement of a tokenizer in this process alone
+    #[command(hide = true)]
+    Tokenize(tokenizer::InProcess),
     /// The machine's best speed of matrix products, in this process alone
     #[command(hide = true)]
     Peak,
@@ -51,6 +57,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Train(args) => train::command(&args, threads),
         Bench::Kernels(args) => kernels::command(&args, threads),
         Bench::Recipe(args) => recipe::command(&args, threads),
+        Bench::Tokenizer(args) => tokenizer::command(&args, threads),
         Bench::Page(args) => page::command(&args, threads),
         Bench::Step(args) => {
             thread_pool(threads)?;
@@ -60,6 +67,10 @@ fn main() -> anyhow::Result<()> {
             thread_pool(threads)?;
             kernels::in_process(&args);
             Ok(())
+        }
+        Bench::Tokenize(args) => {
+            thread_pool(threads)?;
+            tokenizer::in_process(&args)
         }
         Bench::Peak => {
             thread_pool(threads)?;

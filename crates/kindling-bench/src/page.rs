@@ -9,7 +9,7 @@ use crate::machine::machine;
 use crate::process::measure_self;
 use crate::shape::Shape;
 use crate::train::Plan;
-use crate::{kernels, recipe, train};
+use crate::{kernels, recipe, tokenizer, train};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -19,6 +19,9 @@ pub(crate) struct Args {
     /// A Python with torch and numpy
     #[arg(long, value_name = "PYTHON")]
     peer: PathBuf,
+    /// A Python with tokenizers, tiktoken, rustbpe and fastokens; by default the same
+    #[arg(long, value_name = "PYTHON")]
+    tokenizer_peer: Option<PathBuf>,
     /// Measurements of each, alternating
     #[arg(long, default_value_t = 2)]
     rounds: usize,
@@ -49,6 +52,7 @@ pub(crate) fn command(args: &Args, threads: usize) -> anyhow::Result<()> {
     let [early, late] = [0, 1].map(|i| many["rss_mib"][i].as_u64());
     let operations = kernels::report(None, Precision::F32, threads)?;
     let recipe = recipe::report(&args.data, Some(&args.peer), args.rounds as u64, "f32", 250, threads)?;
+    let tokenizer = tokenizer::report(None, 16_384, Some(args.tokenizer_peer.as_ref().unwrap_or(&args.peer)), args.rounds, threads)?;
     let sizes = |shape: Shape| {
         let [layers, heads, c, t, b, v] = shape.sizes();
         format!("| {} | {layers} | {heads} | {c} | {t} | {b} | {v} |\n", shape.name())
@@ -66,6 +70,7 @@ pub(crate) fn command(args: &Args, threads: usize) -> anyhow::Result<()> {
         many_steps = MANY_STEPS,
         operations = kernels::table(&operations)?,
         recipe = recipe::table(&recipe)?,
+        tokenizer = tokenizer::table(&tokenizer)?,
     );
     Ok(())
 }

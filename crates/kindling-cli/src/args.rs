@@ -44,6 +44,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: RunsCommand,
     },
+    /// Train a tokenizer, use one, or compare several
+    Tokenizer {
+        #[command(subcommand)]
+        command: TokenizerCommand,
+    },
     /// List the devices that this binary can compute on
     Devices {
         /// Compute a tiny model on each and compare with flex
@@ -128,6 +133,75 @@ pub(crate) enum RunsCommand {
         #[arg(default_value = "latest")]
         run: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenizerCommand {
+    /// Train a byte-level BPE vocabulary on text, and write it as a tokenizer.json
+    Train(TokenizerTrainArgs),
+    /// The ids of a text
+    Encode {
+        /// A published vocabulary (gpt2, r50k_base, p50k_base, cl100k_base, o200k_base), a tokenizer's file, or a folder with one
+        tokenizer: String,
+        /// The text; without it, standard input
+        text: Option<String>,
+        /// Read the text from this file, which need not be UTF-8 for a BPE vocabulary
+        #[arg(long, value_name = "FILE", conflicts_with = "text")]
+        file: Option<PathBuf>,
+        /// Recognise this special token in the text; can be given several times. By default all text is ordinary text
+        #[arg(long, value_name = "TOKEN")]
+        allow_special: Vec<String>,
+    },
+    /// The text of ids
+    Decode {
+        /// A published vocabulary, a tokenizer's file, or a folder with one
+        tokenizer: String,
+        /// The ids; without them, numbers of standard input
+        ids: Vec<u32>,
+    },
+    /// What a vocabulary holds, and how well it fits a text; several are compared
+    Info {
+        /// Published vocabularies, files, or folders
+        #[arg(required = true)]
+        tokenizers: Vec<String>,
+        /// A file, folder or glob to encode; can be given several times
+        #[arg(long, value_name = "PATH")]
+        data: Vec<PathBuf>,
+        /// How many of the longest tokens, and of the unused ones, are shown
+        #[arg(long, default_value_t = 10, value_name = "N")]
+        top: usize,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TokenizerTrainArgs {
+    /// A file, folder or glob of text; can be given several times
+    #[arg(long, value_name = "PATH", required = true)]
+    pub(crate) data: Vec<PathBuf>,
+    /// Leave out what matches this glob below a folder; can be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// Where the vocabulary is written
+    #[arg(long, value_name = "FILE", default_value = "tokenizer.json")]
+    pub(crate) out: PathBuf,
+    /// Tokens in all, special ones included
+    #[arg(long, value_name = "N", default_value_t = 16_384)]
+    pub(crate) vocab_size: usize,
+    /// How text is split before merging: gpt2, cl100k, o200k, or a regular expression
+    #[arg(long, default_value = "gpt2")]
+    pub(crate) pattern: String,
+    /// A special token; can be given several times
+    #[arg(long, value_name = "TOKEN", default_value = kindling_tokenizer::END_OF_TEXT)]
+    pub(crate) special: Vec<String>,
+    /// Pairs that occur less often are not merged
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) min_frequency: u64,
+    /// Count only so many bytes at the front of each file
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_document_bytes: Option<usize>,
+    /// Replace invalid UTF-8 by U+FFFD instead of refusing the file
+    #[arg(long)]
+    pub(crate) lossy: bool,
 }
 
 /// An instruction set by its name.

@@ -4,4 +4,5 @@ pub(crate) mod devices;
 pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod runs;
+pub(crate) mod tokenizer;
 pub(crate) mod train;

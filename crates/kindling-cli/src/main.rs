@@ -22,6 +22,7 @@ fn main() -> std::process::ExitCode {
         Command::Generate(generate) => commands::generate::run(&args, generate),
         Command::Eval(eval) => commands::eval::run(&args, eval),
         Command::Runs { command } => commands::runs::run(&args, command),
+        Command::Tokenizer { command } => commands::tokenizer::run(&args, command),
         Command::Devices { check } => commands::devices::run(&args, *check),
     });
     match result {

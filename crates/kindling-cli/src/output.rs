@@ -7,8 +7,13 @@ use serde::Serialize;
 
 /// Writes text and flushes it.
 pub(crate) fn text(text: &str) -> anyhow::Result<()> {
+    bytes(text.as_bytes())
+}
+
+/// Writes bytes as they are and flushes them.
+pub(crate) fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to stdout")
+    out.write_all(bytes).and_then(|()| out.flush()).context("cannot write to stdout")
 }
 
 /// Writes one JSON document.

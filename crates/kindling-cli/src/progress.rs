@@ -92,8 +92,7 @@ impl Progress {
                 }
             }
             PrepareEvent::Merges { done, total } => {
-                self.begin("tokenizer", total as u64, "tokenizer  [{bar:30}] {pos}/{len} merges, {eta} left");
-                self.bar.set_position(done as u64);
+                self.merging(done as u64, total as u64);
             }
             PrepareEvent::Encoded { done, total } => {
                 self.begin("encode", total, "encode     [{bar:30}] {bytes}/{total_bytes}, {eta} left");
@@ -103,6 +102,21 @@ impl Progress {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Progress of a tokenizer's training.
+    pub(crate) fn merging(&mut self, done: u64, total: u64) {
+        self.begin("tokenizer", total, "tokenizer  [{bar:30}] {pos}/{len} merges, {eta} left");
+        self.bar.set_position(done);
+    }
+
+    /// Progress of text that is read.
+    pub(crate) fn reading(&mut self, done: u64, total: u64) {
+        self.begin("read", total, "read       [{bar:30}] {bytes}/{total_bytes}, {eta} left");
+        self.bar.set_position(done);
+        if done == total {
+            self.clear();
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod batch;
 mod corpus;
+mod count;
 mod error;
 mod files;
 mod mmap;
@@ -17,6 +18,7 @@ mod split;
 
 pub use batch::{Batch, BatchSampler, n_windows, windows};
 pub use corpus::{Corpus, CorpusStats, Document};
+pub use count::{count_files, for_each_text};
 pub use error::DataError;
 pub use files::read_document;
 pub use prepare::{PrepareEvent, Prepared, PreparedManifest, SplitManifest, encode_document, prepare};

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use kindling_config::{RunConfig, TokenizerConfig, TokenizerKind};
-use kindling_tokenizer::{BpeTrainer, CharVocab, END_OF_TEXT, Tokenizer, TokenizerError, WordVocab};
+use kindling_tokenizer::{BpeTrainer, CharVocab, END_OF_TEXT, PreTokenCounts, Tokenizer, TokenizerError, WordVocab};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
@@ -276,10 +276,15 @@ fn make_tokenizer(
     let special_tokens = vec![END_OF_TEXT.to_owned()];
     let vocab_size = config.vocab_size.unwrap_or_default();
     match config.kind {
-        TokenizerKind::Bpe => BpeTrainer { vocab_size, special_tokens }
-            .train_with_progress(&training, &mut |done, total| progress(PrepareEvent::Merges { done, total }))
-            .map(Tokenizer::Bpe)
-            .map_err(|source| DataError::Tokenizer { place: "training the tokenizer".into(), source }),
+        TokenizerKind::Bpe => {
+            let trainer = BpeTrainer { special_tokens, ..BpeTrainer::new(vocab_size) };
+            let mut counts = PreTokenCounts::new(trainer.pattern.clone());
+            counts
+                .add(&training)
+                .and_then(|()| trainer.train_with_progress(&counts, &mut |done, total| progress(PrepareEvent::Merges { done, total })))
+                .map(Tokenizer::Bpe)
+                .map_err(|source| DataError::Tokenizer { place: "training the tokenizer".into(), source })
+        }
         TokenizerKind::Char => {
             let whole: Vec<&str> = corpus.documents.iter().map(|document| document.text.as_str()).collect();
             // One text needs no separator, and published character-level recipes have none.

@@ -25,7 +25,7 @@ fn model(tokenizer: &Tokenizer) -> Gpt {
 }
 
 fn bpe() -> Tokenizer {
-    Tokenizer::Bpe(BpeTrainer { vocab_size: 280, special_tokens: vec![END_OF_TEXT.into()] }.train(&[TEXT]).unwrap())
+    Tokenizer::Bpe(BpeTrainer::new(280).with_special_tokens(&[END_OF_TEXT]).train(&[TEXT]).unwrap())
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn model(tokenizer: &Tokenizer, context_len: usize) -> Gpt {
 }
 
 fn bytes_only() -> Tokenizer {
-    Tokenizer::Bpe(BpeTrainer { vocab_size: 257, special_tokens: vec![END_OF_TEXT.into()] }.train(&[TEXT]).unwrap())
+    Tokenizer::Bpe(BpeTrainer::new(257).with_special_tokens(&[END_OF_TEXT]).train(&[TEXT]).unwrap())
 }
 
 fn config(prompt: &str, max_new_tokens: usize, temperature: f64) -> SamplingConfig {

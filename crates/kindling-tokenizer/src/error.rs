@@ -46,6 +46,66 @@ pub enum TokenizerError {
         problem: &'static str,
     },
 
+    /// A special token that the vocabulary does not have.
+    #[error("the vocabulary has no special token `{0}`")]
+    NoSuchSpecialToken(String),
+
+    /// A special token in text that must have none.
+    #[error("the text holds the special token `{token}` at byte {offset}")]
+    SpecialInText {
+        /// The text of the token.
+        token: String,
+        /// Where it begins, in bytes.
+        offset: usize,
+    },
+
+    /// A regular expression that cannot be used.
+    #[error("split pattern `{pattern}`: {problem}")]
+    Pattern {
+        /// The expression.
+        pattern: String,
+        /// What the engine says.
+        problem: String,
+    },
+
+    /// A published vocabulary that is not known.
+    #[error("no vocabulary is published as `{name}`, expected one of {}", .known.join(", "))]
+    UnknownName {
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: Vec<&'static str>,
+    },
+
+    /// Bytes that are not UTF-8, where text is needed.
+    #[error("byte {offset} is not UTF-8")]
+    NotUtf8 {
+        /// Where the first such byte is.
+        offset: u64,
+    },
+
+    /// A reader that failed.
+    #[error("cannot read on after {offset} bytes: {source}")]
+    Read {
+        /// Bytes read before.
+        offset: u64,
+        /// What it said.
+        source: std::io::Error,
+    },
+
+    /// A line of a `.tiktoken` file that is no token and rank.
+    #[error("line {line} is `{found}`, expected a token in base64, a space and its rank")]
+    TiktokenLine {
+        /// The line, from 1.
+        line: usize,
+        /// What stands there, shortened.
+        found: String,
+    },
+
+    /// A `.tiktoken` file that does not say how text is split.
+    #[error("`{}` does not say how text is split before merging", .0.display())]
+    NoPattern(PathBuf),
+
     /// Text that is not JSON, or JSON of another shape than a `tokenizer.json`.
     #[error("not a tokenizer.json: {0}")]
     Json(#[from] serde_json::Error),
@@ -148,6 +208,15 @@ pub enum TokenizerError {
         source: std::io::Error,
     },
 
+    /// Any of the above, on a line of a file.
+    #[error("line {line}: {source}")]
+    AtLine {
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there.
+        source: Box<TokenizerError>,
+    },
+
     /// Any of the above, in a file.
     #[error("`{}`: {source}", .path.display())]
     InFile {
@@ -159,6 +228,20 @@ pub enum TokenizerError {
 }
 
 impl TokenizerError {
+    /// The error with its line, if that is known; 0 is no line.
+    pub(crate) fn at_line(self, line: usize) -> Self {
+        if line == 0 { self } else { Self::AtLine { line, source: Box::new(self) } }
+    }
+
+    /// Whether it is about a merge.
+    pub(crate) fn is_in_merges(&self) -> bool {
+        match self {
+            Self::AtLine { source, .. } => source.is_in_merges(),
+            Self::MergeShape { .. } | Self::MergeUnknownToken { .. } | Self::DuplicateMerge { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Advice on what to do next, where there is some.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -172,6 +255,14 @@ impl TokenizerError {
                 return Some(format!("ask for a vocabulary of {least} tokens or more"));
             }
             Self::SpecialToken { .. } => "choose a text that is no part of ordinary writing, such as `<|endoftext|>`, and list it once",
+            Self::NoSuchSpecialToken(_) => "`kindling tokenizer info` lists the special tokens of a vocabulary",
+            Self::SpecialInText { .. } => "allow it by name, or have it taken as ordinary text",
+            Self::Pattern { .. } => "expected `gpt2`, `cl100k`, `o200k`, or a regular expression in the syntax of Rust's `fancy-regex`",
+            Self::UnknownName { .. } => "pass one of these names, or the path of a tokenizer's file",
+            Self::NotUtf8 { .. } => "convert the file (`iconv -f latin1 -t utf-8`), or encode its bytes with a BPE vocabulary",
+            Self::Read { .. } => return None,
+            Self::TiktokenLine { .. } => "the file was edited or damaged: take it again from where it was made",
+            Self::NoPattern(_) => "name the pattern, or give the file the name that it was published under, such as `cl100k_base.tiktoken`",
             Self::Json(error) if error.is_eof() => "the file is cut short: copy it again from where it was made",
             Self::Json(_) => "expected the tokenizer.json format of Hugging Face",
             Self::Field { .. } => "this file asks for a step that would change the ids; it was made by another kind of tokenizer",
@@ -187,7 +278,7 @@ impl TokenizerError {
                 "check the path: a tokenizer is one file, usually called `tokenizer.json`"
             }
             Self::Io { .. } => return None,
-            Self::InFile { source, .. } => return source.hint(),
+            Self::AtLine { source, .. } | Self::InFile { source, .. } => return source.hint(),
         };
         Some(hint.to_owned())
     }

@@ -12,7 +12,7 @@ use crate::{Tokenizer, TokenizerError};
 /// use kindling_tokenizer::{BpeTrainer, Tokenizer};
 ///
 /// # fn main() -> Result<(), kindling_tokenizer::TokenizerError> {
-/// let tokenizer = Tokenizer::from(BpeTrainer { vocab_size: 256, special_tokens: vec![] }.train(&[])?);
+/// let tokenizer = Tokenizer::from(BpeTrainer::new(256).train(&[])?);
 /// let mut decoder = tokenizer.stream_decoder();
 /// let parts: Result<Vec<String>, _> = tokenizer.encode("é!")?.into_iter().map(|id| decoder.push(id)).collect();
 /// assert_eq!(parts?, ["", "é", "!"]);

@@ -62,6 +62,11 @@ impl TokenTable {
         self.special.iter().copied().find(|&id| self.get(id) == Some(END_OF_TEXT.as_bytes()))
     }
 
+    /// As [`iter`](Self::iter), without the special tokens.
+    pub(crate) fn ordinary(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        self.iter().filter(|&(id, _)| !self.is_special(id))
+    }
+
     /// Ids with their bytes, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &[u8])> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());

@@ -4,8 +4,11 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
+use crate::special::{self, Part, SpecialTokens};
+use crate::split::SplitPattern;
 use crate::table::TokenTable;
-use crate::{Bpe, CharVocab, StreamDecoder, TokenizerError, WordVocab, file, json};
+use crate::tiktoken::{self, Published};
+use crate::{Bpe, CharVocab, StreamDecoder, TokenizerError, WordVocab, file, gpt2_files, json};
 
 /// Text to token ids and back.
 ///
@@ -23,15 +26,62 @@ pub enum Tokenizer {
 }
 
 impl Tokenizer {
-    /// The ids of a text.
+    /// The ids of a text, all of it taken as ordinary text.
     ///
     /// # Errors
-    /// Only for a character vocabulary: at a character that it does not hold.
+    /// At a character that a character vocabulary does not hold; or if the split of a BPE vocabulary is by a regular expression
+    /// that takes too many steps.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         match self {
-            Self::Bpe(bpe) => Ok(bpe.encode(text)),
+            Self::Bpe(bpe) => bpe.encode(text),
             Self::Char(chars) => chars.encode(text),
             Self::Word(words) => Ok(words.encode(text)),
+        }
+    }
+
+    /// The ids of a text in which special tokens may be recognised.
+    ///
+    /// ```
+    /// use kindling_tokenizer::{END_OF_TEXT, SpecialTokens, Tokenizer};
+    ///
+    /// # #[cfg(feature = "published")]
+    /// # fn main() -> Result<(), kindling_tokenizer::TokenizerError> {
+    /// let gpt2 = Tokenizer::published("gpt2")?;
+    /// let text = "One.<|endoftext|>Two.";
+    /// assert_eq!(gpt2.encode_with(text, SpecialTokens::Allow(&[END_OF_TEXT]))?, [3198, 13, 50256, 7571, 13]);
+    /// assert!(!gpt2.encode(text)?.contains(&50256));
+    /// assert!(gpt2.encode_with(text, SpecialTokens::Refuse).is_err());
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "published"))]
+    /// # fn main() {}
+    /// ```
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode); at a name that is not that of a special token; and as
+    /// [`SpecialTokens::Refuse`] says.
+    pub fn encode_with(&self, text: &str, special: SpecialTokens<'_>) -> Result<Vec<u32>, TokenizerError> {
+        let mut ids = Vec::new();
+        for part in special::parts(text, self.table(), special)? {
+            match part {
+                Part::Text(text) => ids.extend(self.encode(text)?),
+                Part::Special(id) => ids.push(id),
+            }
+        }
+        Ok(ids)
+    }
+
+    /// The ids of any bytes. With a BPE vocabulary those that are no UTF-8 too: see [`Bpe::encode_bytes`].
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode); and at bytes that are no UTF-8, if these are not the ids of a BPE vocabulary.
+    pub fn encode_bytes(&self, bytes: &[u8]) -> Result<Vec<u32>, TokenizerError> {
+        match self {
+            Self::Bpe(bpe) => bpe.encode_bytes(bytes),
+            Self::Char(_) | Self::Word(_) => {
+                let text = str::from_utf8(bytes).map_err(|error| TokenizerError::NotUtf8 { offset: error.valid_up_to() as u64 })?;
+                self.encode(text)
+            }
         }
     }
 
@@ -137,12 +187,59 @@ impl Tokenizer {
         file::write(path, &self.to_json())
     }
 
-    /// Reads a file as [`from_json`](Self::from_json) does.
+    /// Reads a vocabulary from where it lies:
+    ///
+    /// - a `tokenizer.json` of Hugging Face, by any name that ends in `.json`, or a folder with one;
+    /// - a `vocab.json` with a `merges.txt` beside it, or a folder with both, as GPT-2 was published by Hugging Face; OpenAI called
+    ///   the two `encoder.json` and `vocab.bpe`;
+    /// - a `.tiktoken` file under the name that it was published with, such as `cl100k_base.tiktoken`; for others there is
+    ///   [`load_tiktoken`](Self::load_tiktoken).
     ///
     /// # Errors
-    /// If the file cannot be read, or as [`from_json`](Self::from_json); both name the file.
+    /// If a file cannot be read, or as [`from_json`](Self::from_json); both name the file.
     pub fn load(path: &Path) -> Result<Self, TokenizerError> {
-        Self::from_json(&file::read(path)?).map_err(|source| TokenizerError::InFile { path: path.to_owned(), source: Box::new(source) })
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if let Some(stem) = name.strip_suffix(".tiktoken") {
+            let published = Published::find(stem).ok_or_else(|| TokenizerError::NoPattern(path.to_owned()))?;
+            return Self::load_tiktoken(path, published.pattern.clone(), published.special_tokens);
+        }
+        if let Some((vocab, merges)) = gpt2_files::find(path) {
+            let (vocab_text, merges_text) = (file::read(&vocab)?, file::read(&merges)?);
+            return gpt2_files::read(&vocab_text, &merges_text).map(Self::Bpe).map_err(|(in_merges, source)| TokenizerError::InFile {
+                path: if in_merges { merges } else { vocab },
+                source: Box::new(source),
+            });
+        }
+        let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
+        Self::from_json(&file::read(&path)?).map_err(|source| TokenizerError::InFile { path, source: Box::new(source) })
+    }
+
+    /// Reads a `.tiktoken` file, which holds tokens and ranks alone: how text is split, and the special tokens with their ids, are
+    /// given apart.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is no such file, or contradicts itself or the special tokens; all name the file.
+    pub fn load_tiktoken(path: &Path, pattern: SplitPattern, special_tokens: &[(&str, u32)]) -> Result<Self, TokenizerError> {
+        let tokens = file::read(path).and_then(|text| {
+            let bpe = tiktoken::read(&text).and_then(|tokens| tiktoken::assemble(tokens, special_tokens, pattern));
+            bpe.map_err(|source| TokenizerError::InFile { path: path.to_owned(), source: Box::new(source) })
+        });
+        tokens.map(Self::Bpe)
+    }
+
+    /// A vocabulary by the name that OpenAI published it under: `r50k_base` (or `gpt2`), `p50k_base`, `cl100k_base` or
+    /// `o200k_base`. They are part of this program: nothing is read or fetched.
+    ///
+    /// Ids and text are tiktoken's. Ids that its vocabularies leave free are special tokens `<|reserved_ID|>` here, so that ids
+    /// have no holes.
+    ///
+    /// # Errors
+    /// At another name.
+    #[cfg(feature = "published")]
+    pub fn published(name: &str) -> Result<Self, TokenizerError> {
+        let unknown = || TokenizerError::UnknownName { name: name.to_owned(), known: Published::names() };
+        let published = Published::find(name).ok_or_else(unknown)?;
+        tiktoken::assemble(published.tokens(), published.special_tokens, published.pattern.clone()).map(Self::Bpe)
     }
 
     /// A decoder that takes one id at a time.

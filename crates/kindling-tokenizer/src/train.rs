@@ -11,21 +11,22 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::TokenizerError;
 use crate::bpe::{Bpe, Merge};
 use crate::byte_alphabet;
-use crate::count::count_pre_tokens;
+use crate::count::PreTokenCounts;
+use crate::split::SplitPattern;
 use crate::table::TokenTable;
 
 /// Trains a byte-level BPE vocabulary: the 256 bytes, then merges in the order found, then special tokens.
 ///
-/// The result depends on nothing but the texts and these two fields: not on the number of threads, nor on the
-/// order of the texts. The most frequent pair is merged first; of equally frequent ones that with the lowest
-/// (left id, right id).
+/// The result depends on nothing but the texts and these fields: not on the number of threads, nor on the order of the texts or
+/// how they were cut into chunks. The most frequent pair is merged first; of equally frequent ones that with the lowest (left id,
+/// right id).
 ///
 /// ```
 /// use kindling_tokenizer::BpeTrainer;
 ///
 /// # fn main() -> Result<(), kindling_tokenizer::TokenizerError> {
-/// let bpe = BpeTrainer { vocab_size: 258, special_tokens: vec![] }.train(&["aaab aaab"])?;
-/// assert_eq!(bpe.encode("aaab").len(), 2);
+/// let bpe = BpeTrainer::new(258).train(&["aaab aaab"])?;
+/// assert_eq!(bpe.encode("aaab")?.len(), 2);
 /// # Ok(())
 /// # }
 /// ```
@@ -36,24 +37,70 @@ pub struct BpeTrainer {
     pub vocab_size: usize,
     /// Texts of the special tokens, which get the last ids in this order.
     pub special_tokens: Vec<String>,
+    /// How text is cut before merging.
+    pub pattern: SplitPattern,
+    /// Pairs that occur less often are not merged.
+    pub min_frequency: u64,
 }
 
 impl BpeTrainer {
+    /// Without special tokens, with GPT-2's split, and merging whatever occurs.
+    #[must_use]
+    pub fn new(vocab_size: usize) -> Self {
+        Self { vocab_size, special_tokens: Vec::new(), pattern: SplitPattern::Gpt2, min_frequency: 1 }
+    }
+
+    /// With these special tokens.
+    #[must_use]
+    pub fn with_special_tokens(self, special_tokens: &[&str]) -> Self {
+        Self { special_tokens: special_tokens.iter().map(|&token| token.to_owned()).collect(), ..self }
+    }
+
     /// Trains on all the texts together. No merge crosses from one text to the next.
     ///
     /// # Errors
     /// If `vocab_size` is below 256 plus the special tokens, or a special token is empty, repeated or spelled
-    /// like an ordinary token.
+    /// like an ordinary token; or if a regular expression takes too many steps.
     pub fn train(&self, texts: &[&str]) -> Result<Bpe, TokenizerError> {
-        self.train_with_progress(texts, &mut |_, _| {})
+        let mut counts = PreTokenCounts::new(self.pattern.clone());
+        counts.add(texts)?;
+        self.train_on(&counts)
     }
 
-    /// As [`train`](Self::train); calls `progress(merges_done, merges_total)` before the first merge and after
+    /// Trains on a corpus that was counted part by part. Its pattern takes the place of the trainer's.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train).
+    pub fn train_on(&self, counts: &PreTokenCounts) -> Result<Bpe, TokenizerError> {
+        self.train_with_progress(counts, &mut |_, _| {})
+    }
+
+    /// As [`train_on`](Self::train_on); calls `progress(merges_done, merges_total)` before the first merge and after
     /// each. A corpus that runs out of pairs ends below the total.
     ///
     /// # Errors
     /// As [`train`](Self::train).
-    pub fn train_with_progress(&self, texts: &[&str], progress: &mut dyn FnMut(usize, usize)) -> Result<Bpe, TokenizerError> {
+    pub fn train_with_progress(&self, counts: &PreTokenCounts, progress: &mut dyn FnMut(usize, usize)) -> Result<Bpe, TokenizerError> {
+        let merges_total = self.check()?;
+        let mut learned = Learned::bytes();
+        let mut corpus = Corpus::new(&counts.words());
+        progress(0, merges_total);
+        while learned.n_merged_tokens() < merges_total {
+            let Some(pair) = corpus.most_frequent_pair(self.min_frequency) else {
+                break;
+            };
+            let merge = learned.merge(pair);
+            corpus.apply(merge);
+            progress(learned.n_merged_tokens(), merges_total);
+        }
+        learned.finish(&self.special_tokens, counts.pattern().clone())
+    }
+
+    /// Checks what can be checked without a text, and says how many tokens can be made by merging.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train).
+    pub fn check(&self) -> Result<usize, TokenizerError> {
         let n_special = self.special_tokens.len();
         let least = 256 + n_special;
         let Some(merges_total) = self.vocab_size.checked_sub(least) else {
@@ -68,19 +115,7 @@ impl BpeTrainer {
                 return refuse("is listed twice");
             }
         }
-
-        let mut learned = Learned::bytes();
-        let mut corpus = Corpus::new(&count_pre_tokens(texts));
-        progress(0, merges_total);
-        while learned.n_merged_tokens() < merges_total {
-            let Some(pair) = corpus.most_frequent_pair() else {
-                break;
-            };
-            let merge = learned.merge(pair);
-            corpus.apply(merge);
-            progress(learned.n_merged_tokens(), merges_total);
-        }
-        learned.finish(&self.special_tokens)
+        Ok(merges_total)
     }
 }
 
@@ -130,7 +165,7 @@ impl Learned {
         merge
     }
 
-    fn finish(mut self, special_tokens: &[String]) -> Result<Bpe, TokenizerError> {
+    fn finish(mut self, special_tokens: &[String], pattern: SplitPattern) -> Result<Bpe, TokenizerError> {
         for token in special_tokens {
             // In a file both stand in one map, so their spellings must differ.
             if byte_alphabet::unspell(token).is_some_and(|bytes| self.by_bytes.contains_key(&bytes)) {
@@ -142,7 +177,7 @@ impl Learned {
             self.table.push_special(token);
         }
         let byte_ids = Box::new(std::array::from_fn(|byte| u32::try_from(byte).expect("a byte fits")));
-        Ok(Bpe::from_parts(self.table, byte_ids, self.merges))
+        Ok(Bpe::from_merges(self.table, pattern, byte_ids, self.merges, false))
     }
 }
 
@@ -171,7 +206,7 @@ struct Pair {
 
 impl Corpus {
     /// The order of the words does not matter: all that follows depends on sums over them.
-    fn new(counts: &FxHashMap<&str, u64>) -> Self {
+    fn new(counts: &FxHashMap<Box<[u8]>, u64>) -> Self {
         let mut corpus = Self {
             symbols: Vec::with_capacity(counts.keys().map(|word| word.len()).sum()),
             words: Vec::with_capacity(counts.len()),
@@ -184,7 +219,7 @@ impl Corpus {
             }
             let word_idx = u32::try_from(corpus.words.len()).expect("2^32 distinct words do not fit in memory");
             let start = corpus.symbols.len();
-            corpus.symbols.extend(text.bytes().map(u32::from));
+            corpus.symbols.extend(text.iter().map(|&byte| u32::from(byte)));
             corpus.words.push(Word { start, len: text.len(), count });
             for at in start + 1..corpus.symbols.len() {
                 let pair = (corpus.symbols[at - 1], corpus.symbols[at]);
@@ -195,11 +230,11 @@ impl Corpus {
         corpus
     }
 
-    fn most_frequent_pair(&mut self) -> Option<(u32, u32)> {
+    fn most_frequent_pair(&mut self, min_frequency: u64) -> Option<(u32, u32)> {
         while let Some((count, Reverse(ids))) = self.queue.pop() {
             let now = self.pairs.get(&ids).map_or(0, |pair| pair.count);
             if now == count && now > 0 {
-                return Some(ids);
+                return (now >= min_frequency).then_some(ids);
             }
             // A rise put an entry of its own into the queue, so a count that stands higher is there too.
             if 0 < now && now < count {
@@ -284,7 +319,9 @@ mod tests {
 
     #[test]
     fn counts_stay_those_of_the_words() {
-        let mut corpus = Corpus::new(&FxHashMap::from_iter([("aaaaa", 3), ("abab", 2), ("baaab", 1), ("a", 9)]));
+        let mut corpus = Corpus::new(
+            &[("aaaaa", 3), ("abab", 2), ("baaab", 1), ("a", 9)].map(|(word, count)| (word.as_bytes().into(), count)).into_iter().collect(),
+        );
         for (left, right, result) in [(97, 97, 256), (97, 98, 257), (256, 256, 258), (257, 257, 259)] {
             corpus.apply(Merge { left, right, result });
             let mut counted: FxHashMap<(u32, u32), u64> = FxHashMap::default();

@@ -1,17 +1,14 @@
 //! Reads a tokenizer.json and refuses whatever would make other ids than its maker's. Repairs nothing.
 
-use std::collections::HashMap;
-
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::bpe::{ListedMerge, bpe_of};
 use super::components::{any, expect_component, expect_none, only, only_or_absent, type_of, wrong};
-use super::vocab::{Entries, Entry, by_id};
+use super::vocab::{Added, Entries, Entry, Lines, RawEntries, by_id};
 use super::{ANY_CHARACTER, VERSION};
-use crate::bpe::Merge;
-use crate::byte_alphabet::unspell;
-use crate::table::TokenTable;
-use crate::{Bpe, CharVocab, Tokenizer, TokenizerError, UNKNOWN, WordVocab};
+use crate::{Bpe, CharVocab, SplitPattern, Tokenizer, TokenizerError, UNKNOWN, WordVocab};
 
 pub(crate) fn read(json: &str) -> Result<Tokenizer, TokenizerError> {
     // First the types alone: a model of another kind has a vocabulary of another shape, and should be refused
@@ -23,7 +20,7 @@ pub(crate) fn read(json: &str) -> Result<Tokenizer, TokenizerError> {
         None if outline.model.merges.is_some() => "BPE",
         found => return Err(wrong("model.type", &Value::from(found), "`BPE` or `WordLevel`")),
     };
-    let file: File = serde_json::from_str(json)?;
+    let mut file: File<'_> = serde_json::from_str(json)?;
     if file.version != VERSION {
         return Err(wrong("version", &Value::from(file.version), &format!("`{VERSION}`")));
     }
@@ -31,10 +28,11 @@ pub(crate) fn read(json: &str) -> Result<Tokenizer, TokenizerError> {
     expect_none("padding", file.padding.as_ref())?;
     expect_none("normalizer", file.normalizer.as_ref())?;
     let pre_tokenizer_type = type_of(file.pre_tokenizer.as_ref());
+    let vocab = Entries::from_raw(std::mem::take(&mut file.model.vocab), json)?;
     match (model_type, pre_tokenizer_type.as_str()) {
-        ("BPE", _) => read_bpe(&file).map(Tokenizer::Bpe),
-        (_, Some("Split")) => read_chars(&file).map(Tokenizer::Char),
-        (_, Some("WhitespaceSplit")) => read_words(&file).map(Tokenizer::Word),
+        ("BPE", _) => read_bpe(&file, &vocab, json).map(Tokenizer::Bpe),
+        (_, Some("Split")) => read_chars(&file, &vocab).map(Tokenizer::Char),
+        (_, Some("WhitespaceSplit")) => read_words(&file, &vocab).map(Tokenizer::Word),
         _ => Err(wrong("pre_tokenizer.type", &pre_tokenizer_type, "`Split` or `WhitespaceSplit`")),
     }
 }
@@ -53,7 +51,7 @@ struct OutlineModel {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct File<'a> {
     version: String,
     truncation: Option<Value>,
     padding: Option<Value>,
@@ -63,31 +61,32 @@ struct File {
     pre_tokenizer: Option<Value>,
     post_processor: Option<Value>,
     decoder: Option<Value>,
-    model: Model,
+    #[serde(borrow)]
+    model: Model<'a>,
 }
 
 /// A token that the file adds to those of the model.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AddedToken {
-    pub(super) id: u32,
-    pub(super) content: String,
+struct AddedToken {
+    id: u32,
+    content: String,
     #[serde(default)]
-    pub(super) single_word: bool,
+    single_word: bool,
     #[serde(default)]
-    pub(super) lstrip: bool,
+    lstrip: bool,
     #[serde(default)]
-    pub(super) rstrip: bool,
+    rstrip: bool,
     /// Without effect, because a normalizer is refused.
     #[serde(default, rename = "normalized")]
     _normalized: bool,
     #[serde(default)]
-    pub(super) special: bool,
+    special: bool,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Model {
+struct Model<'a> {
     #[serde(rename = "type")]
     _type: Option<String>,
     dropout: Option<f64>,
@@ -101,14 +100,14 @@ struct Model {
     byte_fallback: bool,
     #[serde(default)]
     ignore_merges: bool,
-    vocab: Entries,
-    #[serde(default)]
-    merges: Vec<Value>,
+    #[serde(borrow)]
+    vocab: RawEntries<'a>,
+    #[serde(default, borrow)]
+    merges: Vec<&'a RawValue>,
 }
 
-fn read_bpe(file: &File) -> Result<Bpe, TokenizerError> {
-    let byte_level = [only("add_prefix_space", false), any("trim_offsets"), only_or_absent("use_regex", true)];
-    expect_component("pre_tokenizer", file.pre_tokenizer.as_ref(), "ByteLevel", &byte_level)?;
+fn read_bpe(file: &File<'_>, vocab: &Entries, json: &str) -> Result<Bpe, TokenizerError> {
+    let pattern = read_pattern(file.pre_tokenizer.as_ref())?;
     // These two share the pre-tokenizer's settings, but none has an effect on ids or text here.
     let without_effect = [any("add_prefix_space"), any("trim_offsets"), any("use_regex")];
     expect_component("decoder", file.decoder.as_ref(), "ByteLevel", &without_effect)?;
@@ -116,34 +115,39 @@ fn read_bpe(file: &File) -> Result<Bpe, TokenizerError> {
         expect_component("post_processor", file.post_processor.as_ref(), "ByteLevel", &without_effect)?;
     }
     check_bpe_model(&file.model)?;
-
-    let entries = by_id(&file.model.vocab, &file.added_tokens)?;
-    let mut table = TokenTable::default();
-    let mut ordinary: HashMap<&str, u32> = HashMap::new();
-    let mut byte_ids: [Option<u32>; 256] = [None; 256];
-    for (id, entry) in (0u32..).zip(&entries) {
-        if entry.special {
-            table.push_special(entry.text);
-            continue;
-        }
-        let Some(bytes) = unspell(entry.text).filter(|bytes| !bytes.is_empty()) else {
-            return Err(TokenizerError::NotByteLevel { token: entry.text.to_owned(), id });
-        };
-        table.push(&bytes);
-        ordinary.insert(entry.text, id);
-        if let [byte] = bytes[..] {
-            byte_ids[byte as usize] = Some(id);
-        }
+    let mut lines = Lines::new(json);
+    let mut merges = Vec::with_capacity(file.model.merges.len());
+    for raw in &file.model.merges {
+        let value: Value = serde_json::from_str(raw.get())?;
+        merges.push(ListedMerge { line: lines.of(raw.get()), parts: parts_of(&value), found: value.to_string() });
     }
-    let mut all_bytes = Box::new([0; 256]);
-    for (byte, id) in (0u8..=255).zip(byte_ids) {
-        all_bytes[byte as usize] = id.ok_or(TokenizerError::MissingByte { byte })?;
-    }
-    let merges = read_merges(&file.model.merges, &ordinary)?;
-    Ok(Bpe::from_parts(table, all_bytes, merges))
+    bpe_of(vocab, &added_tokens(file)?, &merges, pattern, file.model.ignore_merges)
 }
 
-fn check_bpe_model(model: &Model) -> Result<(), TokenizerError> {
+/// How the file has text split: by GPT-2's pattern, which Hugging Face has built in, or by a regular expression of its own.
+fn read_pattern(pre_tokenizer: Option<&Value>) -> Result<SplitPattern, TokenizerError> {
+    if type_of(pre_tokenizer) != "Sequence" {
+        let byte_level = [only("add_prefix_space", false), any("trim_offsets"), only_or_absent("use_regex", true)];
+        expect_component("pre_tokenizer", pre_tokenizer, "ByteLevel", &byte_level)?;
+        return Ok(SplitPattern::Gpt2);
+    }
+    expect_component("pre_tokenizer", pre_tokenizer, "Sequence", &[any("pretokenizers")])?;
+    let listed = pre_tokenizer.and_then(|value| value["pretokenizers"].as_array()).map_or(&[][..], Vec::as_slice);
+    let [split, byte_level] = listed else {
+        let found = Value::from(listed.iter().map(|part| type_of(Some(part))).collect::<Vec<_>>());
+        return Err(wrong("pre_tokenizer.pretokenizers", &found, "a `Split` and a `ByteLevel`"));
+    };
+    let rules = [any("pattern"), only("behavior", "Isolated"), only("invert", false)];
+    expect_component("pre_tokenizer.pretokenizers[0]", Some(split), "Split", &rules)?;
+    let rules = [only("add_prefix_space", false), any("trim_offsets"), only("use_regex", false)];
+    expect_component("pre_tokenizer.pretokenizers[1]", Some(byte_level), "ByteLevel", &rules)?;
+    match &split["pattern"]["Regex"] {
+        Value::String(pattern) => pattern.parse(),
+        _ => Err(wrong("pre_tokenizer.pretokenizers[0].pattern", &split["pattern"], "a `Regex`")),
+    }
+}
+
+fn check_bpe_model(model: &Model<'_>) -> Result<(), TokenizerError> {
     if let Some(dropout) = model.dropout.filter(|&dropout| dropout != 0.0) {
         return Err(wrong("model.dropout", &Value::from(dropout), "`null`"));
     }
@@ -154,69 +158,74 @@ fn check_bpe_model(model: &Model) -> Result<(), TokenizerError> {
             return Err(wrong(field, &Value::from(found.as_str()), "`null`"));
         }
     }
-    for (field, found) in [("model.byte_fallback", model.byte_fallback), ("model.ignore_merges", model.ignore_merges)] {
-        if found {
-            return Err(wrong(field, &Value::from(found), "`false`"));
-        }
+    if model.byte_fallback {
+        return Err(wrong("model.byte_fallback", &Value::from(true), "`false`"));
     }
     Ok(())
 }
 
-fn read_merges(listed: &[Value], ordinary: &HashMap<&str, u32>) -> Result<Vec<Merge>, TokenizerError> {
-    let mut merges = Vec::with_capacity(listed.len());
-    let mut seen: HashMap<(u32, u32), usize> = HashMap::new();
-    for (index, value) in listed.iter().enumerate() {
-        let (left, right) =
-            parts_of(value).ok_or_else(|| TokenizerError::MergeShape { index, found: value.to_string().chars().take(60).collect() })?;
-        let id_of = |token: &str| match ordinary.get(token) {
-            Some(&id) => Ok(id),
-            None => Err(TokenizerError::MergeUnknownToken { index, token: token.to_owned() }),
-        };
-        let merge = Merge { left: id_of(left)?, right: id_of(right)?, result: id_of(&format!("{left}{right}"))? };
-        if let Some(first) = seen.insert(merge.pair(), index) {
-            return Err(TokenizerError::DuplicateMerge { first, second: index });
-        }
-        merges.push(merge);
-    }
-    Ok(merges)
-}
-
 /// Both spellings of a merge: `"a b"`, and `["a", "b"]` of newer files. No byte is spelled as a space.
-fn parts_of(value: &Value) -> Option<(&str, &str)> {
-    let (left, right) = match value {
-        Value::String(text) => text.split_once(' ')?,
+fn parts_of(value: &Value) -> Option<(String, String)> {
+    match value {
+        Value::String(text) => text.split_once(' ').map(|(left, right)| (left.to_owned(), right.to_owned())),
         Value::Array(parts) => match parts.as_slice() {
-            [Value::String(left), Value::String(right)] => (left.as_str(), right.as_str()),
-            _ => return None,
+            [Value::String(left), Value::String(right)] => Some((left.clone(), right.clone())),
+            _ => None,
         },
-        _ => return None,
-    };
-    let is_token = |part: &str| !part.is_empty() && !part.contains(' ');
-    (is_token(left) && is_token(right)).then_some((left, right))
+        _ => None,
+    }
 }
 
-fn read_chars(file: &File) -> Result<CharVocab, TokenizerError> {
+/// Only special tokens, which never match in ordinary text: how they would match then makes no difference,
+/// but a program that places them by their text must not be misled.
+fn added_tokens<'a>(file: &'a File<'_>) -> Result<Vec<Added<'a>>, TokenizerError> {
+    for (idx, added) in file.added_tokens.iter().enumerate() {
+        let settings = [
+            ("special", added.special, true),
+            ("single_word", added.single_word, false),
+            ("lstrip", added.lstrip, false),
+            ("rstrip", added.rstrip, false),
+        ];
+        for (key, found, expected) in settings {
+            if found != expected {
+                let field = format!("added_tokens[{idx}].{key}");
+                return Err(wrong(&field, &Value::from(found), &format!("`{expected}`")));
+            }
+        }
+        if added.content.is_empty() {
+            return Err(wrong(&format!("added_tokens[{idx}].content"), &Value::from(""), "a text"));
+        }
+    }
+    Ok(file.added_tokens.iter().map(|added| Added { content: &added.content, id: added.id }).collect())
+}
+
+fn read_chars(file: &File<'_>, vocab: &Entries) -> Result<CharVocab, TokenizerError> {
     let split = [only("pattern", json!({ "Regex": ANY_CHARACTER })), only("behavior", "Isolated"), only("invert", false)];
     expect_component("pre_tokenizer", file.pre_tokenizer.as_ref(), "Split", &split)?;
     expect_component("decoder", file.decoder.as_ref(), "Fuse", &[])?;
-    let entries = read_word_level(file)?;
-    let (ordinary, special) = entries.split_at(entries.len() - file.added_tokens.len());
+    let added = added_tokens(file)?;
+    let entries = read_word_level(file, vocab, &added)?;
+    let (ordinary, special) = entries.split_at(entries.len() - added.len());
     let mut characters = Vec::with_capacity(ordinary.len());
     for entry in ordinary {
         let mut rest = entry.text.chars();
         match (rest.next(), rest.next()) {
             (Some(character), None) => characters.push(character),
-            _ => return Err(wrong("model.vocab", &Value::from(entry.text), "tokens of one character")),
+            _ => {
+                let error = wrong("model.vocab", &Value::from(entry.text), "tokens of one character");
+                return Err(error.at_line(vocab.line(entry.text)));
+            }
         }
     }
     Ok(CharVocab::from_parts(&characters, special.iter().map(|entry| entry.text)))
 }
 
-fn read_words(file: &File) -> Result<WordVocab, TokenizerError> {
+fn read_words(file: &File<'_>, vocab: &Entries) -> Result<WordVocab, TokenizerError> {
     expect_component("pre_tokenizer", file.pre_tokenizer.as_ref(), "WhitespaceSplit", &[])?;
     expect_none("decoder", file.decoder.as_ref())?;
-    let entries = read_word_level(file)?;
-    let (ordinary, special) = entries.split_at(entries.len() - file.added_tokens.len());
+    let added = added_tokens(file)?;
+    let entries = read_word_level(file, vocab, &added)?;
+    let (ordinary, special) = entries.split_at(entries.len() - added.len());
     if !ordinary.iter().any(|entry| entry.text == UNKNOWN) {
         return Err(wrong("model.unk_token", &Value::from(UNKNOWN), "a token of the vocabulary"));
     }
@@ -224,21 +233,21 @@ fn read_words(file: &File) -> Result<WordVocab, TokenizerError> {
 }
 
 /// The tokens of a `WordLevel` file, special ones last.
-fn read_word_level(file: &File) -> Result<Vec<Entry<'_>>, TokenizerError> {
+fn read_word_level<'a>(file: &File<'_>, vocab: &'a Entries, added: &'a [Added<'a>]) -> Result<Vec<Entry<'a>>, TokenizerError> {
     expect_none("post_processor", file.post_processor.as_ref())?;
     if file.model.unk_token.as_deref() != Some(UNKNOWN) {
         let found = Value::from(file.model.unk_token.as_deref());
         return Err(wrong("model.unk_token", &found, &format!("`{UNKNOWN}`")));
     }
     if !file.model.merges.is_empty() {
-        return Err(wrong("model.merges", &Value::from(file.model.merges.clone()), "none in a `WordLevel` model"));
+        return Err(wrong("model.merges", &Value::from(file.model.merges.len()), "none in a `WordLevel` model"));
     }
-    let entries = by_id(&file.model.vocab, &file.added_tokens)?;
+    let entries = by_id(vocab, added)?;
     // A special token in the model's vocabulary would be found there by ordinary text.
-    for (idx, added) in file.added_tokens.iter().enumerate() {
-        if (added.id as usize) < file.model.vocab.0.len() {
+    for (idx, added) in added.iter().enumerate() {
+        if (added.id as usize) < vocab.len() {
             let field = format!("added_tokens[{idx}].content");
-            return Err(wrong(&field, &Value::from(added.content.as_str()), "a token that is not in `model.vocab`"));
+            return Err(wrong(&field, &Value::from(added.content), "a token that is not in `model.vocab`"));
         }
     }
     Ok(entries)

@@ -6,12 +6,12 @@ use serde::{Serialize, Serializer};
 use super::{ANY_CHARACTER, VERSION};
 use crate::byte_alphabet::spell;
 use crate::table::TokenTable;
-use crate::{Bpe, Tokenizer, UNKNOWN};
+use crate::{Bpe, SplitPattern, Tokenizer, UNKNOWN};
 
 pub(crate) fn write(tokenizer: &Tokenizer) -> String {
     let (pre_tokenizer, decoder, model) = match tokenizer {
         Tokenizer::Bpe(bpe) => (
-            PreTokenizer::ByteLevel { add_prefix_space: false, trim_offsets: true, use_regex: true },
+            PreTokenizer::of(bpe.pattern()),
             Some(Decoder::ByteLevel { add_prefix_space: true, trim_offsets: true, use_regex: true }),
             Model::bpe(bpe),
         ),
@@ -46,7 +46,7 @@ struct File<'a> {
     padding: (),
     added_tokens: Vec<AddedToken<'a>>,
     normalizer: (),
-    pre_tokenizer: PreTokenizer,
+    pre_tokenizer: PreTokenizer<'a>,
     post_processor: (),
     decoder: Option<Decoder>,
     model: Model<'a>,
@@ -71,16 +71,31 @@ impl<'a> AddedToken<'a> {
 
 #[derive(Serialize)]
 #[serde(tag = "type")]
-enum PreTokenizer {
+enum PreTokenizer<'a> {
     ByteLevel { add_prefix_space: bool, trim_offsets: bool, use_regex: bool },
-    Split { pattern: Pattern, behavior: &'static str, invert: bool },
+    Split { pattern: Pattern<'a>, behavior: &'static str, invert: bool },
     WhitespaceSplit,
+    Sequence { pretokenizers: Vec<PreTokenizer<'a>> },
+}
+
+impl<'a> PreTokenizer<'a> {
+    fn of(pattern: &'a SplitPattern) -> Self {
+        let byte_level = |use_regex| Self::ByteLevel { add_prefix_space: false, trim_offsets: true, use_regex };
+        match pattern {
+            // Built into Hugging Face's.
+            SplitPattern::Gpt2 => byte_level(true),
+            other => {
+                let pattern = Pattern { regex: other.portable() };
+                Self::Sequence { pretokenizers: vec![Self::Split { pattern, behavior: "Isolated", invert: false }, byte_level(false)] }
+            }
+        }
+    }
 }
 
 #[derive(Serialize)]
-struct Pattern {
+struct Pattern<'a> {
     #[serde(rename = "Regex")]
-    regex: &'static str,
+    regex: &'a str,
 }
 
 #[derive(Serialize)]
@@ -122,7 +137,7 @@ impl<'a> Model<'a> {
             end_of_word_suffix: (),
             fuse_unk: false,
             byte_fallback: false,
-            ignore_merges: false,
+            ignore_merges: bpe.ignore_merges(),
             // GPT-2's own file lists special tokens here too. It pins their ids: a reader takes the id of an
             // added token from the model's vocabulary, and numbers only those that it does not find there.
             vocab: Vocab { table, spelling: Spelling::ByteLevel },

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod files;
+mod gpt2_files;
 mod hugging_face;
+mod published;
 mod round_trip;
+mod special;
 mod streaming;
 mod training;
 
@@ -48,7 +51,7 @@ fn special() -> Vec<String> {
 }
 
 static BPE: LazyLock<Tokenizer> =
-    LazyLock::new(|| BpeTrainer { vocab_size: 1500, special_tokens: special() }.train(&CORPUS).unwrap().into());
+    LazyLock::new(|| BpeTrainer { special_tokens: special(), ..BpeTrainer::new(1500) }.train(&CORPUS).unwrap().into());
 static CHARS: LazyLock<Tokenizer> = LazyLock::new(|| {
     let letters: String = ('A'..='Z').chain('a'..='z').collect();
     CharVocab::build(&[&CORPUS[..], &[&letters]].concat(), &special()).into()

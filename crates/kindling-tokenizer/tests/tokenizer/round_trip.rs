@@ -81,8 +81,40 @@ fn bytes_that_are_no_text_decode_lossily() {
     assert_eq!(BPE.decode(&ids[1..]).unwrap(), [0xa9]);
 }
 
+#[test]
+fn bytes_that_are_no_characters_are_tokens_of_their_own() {
+    let bytes = b"a\xff\xc3 b\xe2\x82";
+    let ids = BPE.encode_bytes(bytes).unwrap();
+    let expected = [BPE.encode("a").unwrap(), vec![0xff, 0xc3], BPE.encode(" b").unwrap(), vec![0xe2, 0x82]].concat();
+    assert_eq!(ids, expected);
+    for tokenizer in [&*CHARS, &*WORDS] {
+        assert!(matches!(tokenizer.encode_bytes(bytes), Err(TokenizerError::NotUtf8 { offset: 1 })));
+        assert_eq!(tokenizer.encode_bytes(b"a b").unwrap(), tokenizer.encode("a b").unwrap());
+    }
+}
+
+#[test]
+fn a_long_text_has_the_same_ids_on_any_number_of_threads() {
+    let text = crate::CORPUS.concat().repeat(30);
+    let with_threads = |n_threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+        pool.install(|| BPE.encode(&text).unwrap())
+    };
+    let one = with_threads(1);
+    assert!(one == with_threads(3));
+    assert!(BPE.decode(&one).unwrap() == text.as_bytes());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn any_bytes_come_back(bytes in prop::collection::vec(prop_oneof![
+        Just(0x61u8), Just(0x20), Just(0xc3), Just(0xa9), Just(0xe2), Just(0x82), Just(0xac), Just(0xf0), Just(0x9f), any::<u8>(),
+    ], 0..200)) {
+        let ids = BPE.encode_bytes(&bytes).unwrap();
+        prop_assert_eq!(BPE.decode(&ids).unwrap(), bytes);
+    }
 
     #[test]
     fn any_text_comes_back(text in any::<String>()) {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use kindling_tokenizer::{Bpe, BpeTrainer, END_OF_TEXT, Tokenizer, TokenizerError, pre_tokens};
+use kindling_tokenizer::{Bpe, BpeTrainer, END_OF_TEXT, PreTokenCounts, SplitPattern, Tokenizer, TokenizerError};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -15,9 +15,9 @@ struct Vocabulary {
     merges: Vec<[Vec<u8>; 2]>,
 }
 
-fn naive(texts: &[&str], vocab_size: usize) -> Vocabulary {
+fn naive(texts: &[&str], vocab_size: usize, min_frequency: u64) -> Vocabulary {
     let mut words: BTreeMap<&str, u64> = BTreeMap::new();
-    for piece in texts.iter().flat_map(|text| pre_tokens(text)) {
+    for piece in texts.iter().flat_map(|text| SplitPattern::Gpt2.pre_tokens(text).unwrap()) {
         *words.entry(piece).or_default() += 1;
     }
     let mut words: Vec<(Vec<u32>, u64)> = words.into_iter().map(|(word, count)| (word.bytes().map(u32::from).collect(), count)).collect();
@@ -31,7 +31,7 @@ fn naive(texts: &[&str], vocab_size: usize) -> Vocabulary {
             }
         }
         // The first of the highest, in ascending order of pairs.
-        let Some(best) = counts.values().max().copied() else { break };
+        let Some(best) = counts.values().max().copied().filter(|&best| best >= min_frequency) else { break };
         let (&(left, right), _) = counts.iter().find(|&(_, &count)| count == best).unwrap();
         let bytes = [&*tokens[left as usize], &*tokens[right as usize]].concat();
         let result = match tokens.iter().position(|token| *token == bytes) {
@@ -61,12 +61,15 @@ fn naive(texts: &[&str], vocab_size: usize) -> Vocabulary {
 
 /// What the trained vocabulary writes to its file. Only for texts of ASCII letters and white space.
 fn trained(texts: &[&str], vocab_size: usize) -> Vocabulary {
-    let bpe = BpeTrainer { vocab_size, special_tokens: Vec::new() }.train(texts).unwrap();
+    trained_from(texts, vocab_size, 1)
+}
+
+fn trained_from(texts: &[&str], vocab_size: usize, min_frequency: u64) -> Vocabulary {
+    let bpe = BpeTrainer { min_frequency, ..BpeTrainer::new(vocab_size) }.train(texts).unwrap();
     let file: Value = serde_json::from_str(&Tokenizer::from(bpe.clone()).to_json()).unwrap();
     let unspell = |text: &Value| text.as_str().unwrap().replace('Ġ', " ").replace('Ċ', "\n").into_bytes();
     let merges = file["model"]["merges"].as_array().unwrap();
     let merges: Vec<_> = merges.iter().map(|merge| [unspell(&merge[0]), unspell(&merge[1])]).collect();
-    assert_eq!(merges.len(), bpe.n_merges());
     let tokenizer = Tokenizer::from(bpe);
     let ids = 256..u32::try_from(tokenizer.vocab_size()).unwrap();
     Vocabulary { tokens: ids.map(|id| tokenizer.token_bytes(id).unwrap().to_vec()).collect(), merges }
@@ -92,9 +95,11 @@ fn a_known_corpus_gives_the_known_merges() {
 
 #[test]
 fn a_corpus_that_runs_out_gives_a_smaller_vocabulary() {
-    let trainer = BpeTrainer { vocab_size: 1000, special_tokens: vec![END_OF_TEXT.to_owned()] };
+    let trainer = BpeTrainer::new(1000).with_special_tokens(&[END_OF_TEXT]);
     let mut calls = Vec::new();
-    let bpe = trainer.train_with_progress(&["abc"], &mut |done, total| calls.push((done, total))).unwrap();
+    let mut counts = PreTokenCounts::new(SplitPattern::Gpt2);
+    counts.add(&["abc"]).unwrap();
+    let bpe = trainer.train_with_progress(&counts, &mut |done, total| calls.push((done, total))).unwrap();
     let tokenizer = Tokenizer::from(bpe);
     assert_eq!(tokenizer.vocab_size(), 259);
     assert_eq!(tokenizer.end_of_text(), Some(258));
@@ -105,8 +110,7 @@ fn a_corpus_that_runs_out_gives_a_smaller_vocabulary() {
 #[test]
 fn wrong_requests_are_refused() {
     let check = |vocab_size: usize, special: &[&str], texts: &[&str], message: &str| {
-        let special_tokens = special.iter().map(|&token| token.to_owned()).collect();
-        let error = BpeTrainer { vocab_size, special_tokens }.train(texts).unwrap_err();
+        let error = BpeTrainer::new(vocab_size).with_special_tokens(special).train(texts).unwrap_err();
         assert_eq!(error.to_string(), message);
         assert!(error.hint().is_some());
     };
@@ -116,10 +120,7 @@ fn wrong_requests_are_refused() {
     check(300, &["<a>", "<a>"], &[], "special token `<a>` is listed twice");
     let clash = "special token `the` is spelled like an ordinary token of this vocabulary";
     check(300, &["the"], &["the the"], clash);
-    assert!(matches!(
-        BpeTrainer { vocab_size: 0, special_tokens: Vec::new() }.train(&[]),
-        Err(TokenizerError::VocabTooSmall { found: 0, least: 256, n_special: 0 })
-    ));
+    assert!(matches!(BpeTrainer::new(0).train(&[]), Err(TokenizerError::VocabTooSmall { found: 0, least: 256, n_special: 0 })));
 }
 
 #[test]
@@ -128,7 +129,7 @@ fn threads_and_order_of_texts_change_nothing() {
     let long = CORPUS[..4].concat().repeat(40);
     let mut texts: Vec<&str> = vec![&long];
     texts.extend(NASTY);
-    let trainer = BpeTrainer { vocab_size: 900, special_tokens: vec![END_OF_TEXT.to_owned()] };
+    let trainer = BpeTrainer::new(900).with_special_tokens(&[END_OF_TEXT]);
     let with_threads = |n_threads: usize, texts: &[&str]| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
         let bpe: Bpe = pool.install(|| trainer.train(texts)).unwrap();
@@ -159,14 +160,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
-    fn the_trainer_is_the_naive_one(texts in words(), extra in 0usize..80) {
+    fn the_trainer_is_the_naive_one(texts in words(), extra in 0usize..80, min_frequency in 0u64..6) {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        prop_assert_eq!(trained(&texts, 256 + extra), naive(&texts, 256 + extra));
+        prop_assert_eq!(trained_from(&texts, 256 + extra, min_frequency), naive(&texts, 256 + extra, min_frequency));
     }
 
     #[test]
     fn the_trainer_is_the_naive_one_on_runs(lengths in prop::collection::vec((1usize..60, 1usize..4), 1..20)) {
         let text: String = lengths.iter().map(|&(len, n)| format!("{}\n", "a".repeat(len)).repeat(n)).collect();
-        prop_assert_eq!(trained(&[&text], 330), naive(&[&text], 330));
+        prop_assert_eq!(trained(&[&text], 330), naive(&[&text], 330, 1));
     }
 }

@@ -27,7 +27,7 @@ fn manifest_of_prepared_data() {
     let edits: [fn(&str) -> String; 4] = [
         |text| text[..text.len() / 2].to_owned(),
         |_| String::new(),
-        |text| text.replacen("\"version\": 1", "\"version\": 999", 1),
+        |text| text.replacen("\"version\": 2", "\"version\": 999", 1),
         // Still JSON: the last shard's checksum.
         |text| text.replace("validation-00000.bin\",\n        \"", "validation-00000.bin\",\n        \"0"),
     ];

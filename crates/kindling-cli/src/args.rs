@@ -74,6 +74,12 @@ pub(crate) struct TrainArgs {
     /// Replace invalid UTF-8 by U+FFFD instead of refusing the file
     #[arg(long, conflicts_with = "resume")]
     pub(crate) lossy: bool,
+    /// The field that is the text in JSON lines, CSV, TSV and Parquet files; by default `text`
+    #[arg(long, value_name = "FIELD", conflicts_with = "resume")]
+    pub(crate) text_field: Option<String>,
+    /// Leave out rows of such files that cannot be read, and count them
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) skip_bad: bool,
     /// The run's name; by default the config's with a number
     #[arg(long, conflicts_with = "resume")]
     pub(crate) name: Option<String>,
@@ -167,6 +173,9 @@ pub(crate) enum TokenizerCommand {
         /// A file, folder or glob to encode; can be given several times
         #[arg(long, value_name = "PATH")]
         data: Vec<PathBuf>,
+        /// The field that is the text in JSON lines, CSV, TSV and Parquet files
+        #[arg(long, value_name = "FIELD", default_value = "text")]
+        text_field: String,
         /// How many of the longest tokens, and of the unused ones, are shown
         #[arg(long, default_value_t = 10, value_name = "N")]
         top: usize,
@@ -202,6 +211,12 @@ pub(crate) struct TokenizerTrainArgs {
     /// Replace invalid UTF-8 by U+FFFD instead of refusing the file
     #[arg(long)]
     pub(crate) lossy: bool,
+    /// The field that is the text in JSON lines, CSV, TSV and Parquet files; by default `text`
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) text_field: Option<String>,
+    /// Leave out rows of such files that cannot be read, and count them
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
 }
 
 /// An instruction set by its name.

@@ -83,7 +83,8 @@ impl Progress {
                 for (n, what) in [
                     (stats.identical_dropped, "identical files dropped"),
                     (stats.binary_skipped, "binary files left out"),
-                    (stats.empty_skipped, "empty files left out"),
+                    (stats.empty_skipped, "empty files or rows left out"),
+                    (stats.bad_rows_skipped, "rows left out that cannot be read"),
                     (stats.lossy_files, "files had invalid UTF-8 replaced by U+FFFD"),
                 ] {
                     if n > 0 {

@@ -36,7 +36,7 @@ pub struct TokenizerConfig {
     /// Tokens in all, special ones included. Needed by `bpe` and `word`; `char` and `file` have their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
-    /// A `tokenizer.json`, for kind `file`.
+    /// For kind `file`: a `tokenizer.json` or another vocabulary file, or the name of a published vocabulary, such as `gpt2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
 }
@@ -79,6 +79,22 @@ pub struct DataConfig {
     /// Replace invalid UTF-8 by U+FFFD instead of refusing the file.
     #[serde(default)]
     pub lossy: bool,
+    /// The field that is the text in files with a document a row.
+    ///
+    /// This and the next are left out of a file where they are the default: programs from before them read it.
+    #[serde(default = "text_field", skip_serializing_if = "is_text")]
+    pub text_field: String,
+    /// Leave out rows that cannot be read, and count them, instead of refusing the file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skip_bad: bool,
+}
+
+fn text_field() -> String {
+    "text".to_owned()
+}
+
+fn is_text(field: &str) -> bool {
+    field == "text"
 }
 
 /// Where the border between training and validation runs.
@@ -214,7 +230,9 @@ impl TokenizerConfig {
             }
             TokenizerKind::Char => Ok(()),
             TokenizerKind::File if self.path.is_some() => Ok(()),
-            TokenizerKind::File => Err(invalid("tokenizer.path", "missing".into(), "the path of a `tokenizer.json`")),
+            TokenizerKind::File => {
+                Err(invalid("tokenizer.path", "missing".into(), "the path of a `tokenizer.json`, or the name of a published vocabulary"))
+            }
         }
     }
 }

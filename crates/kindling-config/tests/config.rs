@@ -107,7 +107,7 @@ fn impossible_values_are_said_with_what_would_be_right() {
     );
     check(
         &["tokenizer.kind=file"],
-        "`tokenizer.path` is missing, expected the path of a `tokenizer.json`",
+        "`tokenizer.path` is missing, expected the path of a `tokenizer.json`, or the name of a published vocabulary",
         Some("change it in the config, or pass `--set tokenizer.path=VALUE`"),
     );
     check(

@@ -7,9 +7,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use crate::{DataError, files, packages};
+use crate::read::for_each_document;
+use crate::{DataError, ReadOptions, files, packages};
 
-/// A piece of text that stands for itself: a file, usually.
+/// A piece of text that stands for itself: a file, or a row of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
     /// A name that does not depend on the machine: a path relative to the folder or package.
@@ -43,10 +44,23 @@ pub struct CorpusStats {
     pub identical_dropped: usize,
     /// Files of folders left out because they hold NUL bytes.
     pub binary_skipped: usize,
-    /// Empty files left out.
+    /// Empty files and rows left out.
     pub empty_skipped: usize,
     /// Files in which `lossy` replaced invalid UTF-8.
     pub lossy_files: usize,
+    /// Rows left out because they could not be read.
+    #[serde(default)]
+    pub bad_rows_skipped: usize,
+}
+
+impl CorpusStats {
+    /// Adds what was left out of a part.
+    pub(crate) fn left_out(&mut self, part: &Self) {
+        self.binary_skipped += part.binary_skipped;
+        self.empty_skipped += part.empty_skipped;
+        self.lossy_files += part.lossy_files;
+        self.bad_rows_skipped += part.bad_rows_skipped;
+    }
 }
 
 impl Corpus {
@@ -61,17 +75,20 @@ impl Corpus {
         } else {
             files::expand(&config.paths, &config.exclude)?
         };
-        let read: Vec<_> = found.par_iter().map(|file| files::read_text(file, config.lossy)).collect();
+        let options = ReadOptions::from(config);
+        let read: Vec<Result<_, DataError>> = found
+            .par_iter()
+            .map(|file| {
+                let (mut documents, mut stats) = (Vec::new(), CorpusStats::default());
+                for_each_document(file, options, &mut stats, &mut |document| documents.push(document))?;
+                Ok((documents, stats))
+            })
+            .collect();
         let mut documents = Vec::with_capacity(found.len());
-        for (file, text) in found.into_iter().zip(read) {
-            match text? {
-                files::Text::Empty => stats.empty_skipped += 1,
-                files::Text::Binary => stats.binary_skipped += 1,
-                files::Text::Utf8 { text, replaced } => {
-                    stats.lossy_files += usize::from(replaced);
-                    documents.push(Document { name: file.name, package: file.package, text });
-                }
-            }
+        for read in read {
+            let (of_file, stats_of_file) = read?;
+            documents.extend(of_file);
+            stats.left_out(&stats_of_file);
         }
         documents.sort_by(|a, b| a.name.cmp(&b.name));
         if config.paths.is_empty() {

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use kindling_tokenizer::{PreTokenCounts, TokenizerError};
 use rayon::prelude::*;
 
-use crate::files::{self, Found, Text};
-use crate::{CorpusStats, DataError};
+use crate::files::{self, Found};
+use crate::read::{for_each_document, is_plain_text};
+use crate::{CorpusStats, DataError, ReadOptions};
 
 /// About how much text is read at once. A larger file is read in parts.
 const BATCH_BYTES: u64 = 64 << 20;
@@ -19,18 +20,18 @@ const BATCH_BYTES: u64 = 64 << 20;
 pub fn count_files(
     paths: &[PathBuf],
     exclude: &[String],
-    lossy: bool,
+    options: ReadOptions<'_>,
     counts: &mut PreTokenCounts,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<CorpusStats, DataError> {
     let found = Files::find(paths, exclude)?;
     let mut stats = CorpusStats::default();
     found.for_each_batch(progress, &mut |files, bytes, progress| {
-        if bytes > BATCH_BYTES && !lossy {
+        if bytes > BATCH_BYTES && !options.lossy && is_plain_text(&files[0].path) {
             stats.n_documents += 1;
             return count_large(&files[0], counts, progress);
         }
-        let texts = read_batch(files, lossy, &mut stats)?;
+        let texts = read_batch(files, options, &mut stats)?;
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         counts.add(&texts).map_err(|source| DataError::Tokenizer { place: "counting pre-tokens".into(), source })
     })?;
@@ -45,12 +46,13 @@ pub fn count_files(
 /// [`DataError`] with the file and the place of the first problem; a mistake that `f` finds.
 pub fn for_each_text(
     paths: &[PathBuf],
+    options: ReadOptions<'_>,
     progress: &mut dyn FnMut(u64, u64),
     f: &mut dyn FnMut(&[&str]) -> Result<(), TokenizerError>,
 ) -> Result<(), DataError> {
     let mut stats = CorpusStats::default();
     Files::find(paths, &[])?.for_each_batch(progress, &mut |files, _, _| {
-        let texts = read_batch(files, false, &mut stats)?;
+        let texts = read_batch(files, options, &mut stats)?;
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         f(&texts).map_err(|source| DataError::Tokenizer { place: "encoding".into(), source })
     })?;
@@ -102,18 +104,20 @@ impl Files {
     }
 }
 
-fn read_batch(files: &[Found], lossy: bool, stats: &mut CorpusStats) -> Result<Vec<String>, DataError> {
-    let read: Vec<_> = files.par_iter().map(|file| files::read_text(file, lossy)).collect();
+fn read_batch(files: &[Found], options: ReadOptions<'_>, stats: &mut CorpusStats) -> Result<Vec<String>, DataError> {
+    let read: Vec<Result<_, DataError>> = files
+        .par_iter()
+        .map(|file| {
+            let (mut texts, mut stats) = (Vec::new(), CorpusStats::default());
+            for_each_document(file, options, &mut stats, &mut |document| texts.push(document.text))?;
+            Ok((texts, stats))
+        })
+        .collect();
     let mut texts = Vec::with_capacity(files.len());
-    for text in read {
-        match text? {
-            Text::Empty => stats.empty_skipped += 1,
-            Text::Binary => stats.binary_skipped += 1,
-            Text::Utf8 { text, replaced } => {
-                stats.lossy_files += usize::from(replaced);
-                texts.push(text);
-            }
-        }
+    for read in read {
+        let (of_file, stats_of_file) = read?;
+        texts.extend(of_file);
+        stats.left_out(&stats_of_file);
     }
     stats.n_documents += texts.len();
     Ok(texts)

@@ -45,6 +45,34 @@ pub enum DataError {
         /// The byte there.
         byte: u8,
     },
+    /// A packed file, or one in a format of its own, that is damaged or something else.
+    #[error("`{}` cannot be read: {message}", path.display())]
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// What its reader says.
+        message: String,
+    },
+    /// A row that is no document.
+    #[error("`{}`, line {line}: {message}", path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1; of a Parquet file the row.
+        line: u64,
+        /// What was found, and what was expected.
+        message: String,
+    },
+    /// A table without the column that is the text.
+    #[error("`{}` has no field `{field}`, found {found}", path.display())]
+    NoField {
+        /// The file.
+        path: PathBuf,
+        /// The field asked for.
+        field: String,
+        /// The fields that there are.
+        found: String,
+    },
     /// `cargo metadata` did not answer.
     #[error("cannot ask cargo for the locked packages: {0}")]
     Cargo(String),
@@ -112,6 +140,11 @@ impl DataError {
             }
             Self::Binary { .. } => "pass text: plain text, Markdown or source files".into(),
             Self::Utf8 { .. } => "convert the file (`iconv -f latin1 -t utf-8`), or pass `--lossy` to replace such bytes by U+FFFD".into(),
+            Self::Packed { .. } => "the file is damaged, or is not what its name says: take it again from where it was made".into(),
+            Self::Row { .. } => {
+                "correct the row, name another field with `--text-field`, or pass `--skip-bad` to leave such rows out".into()
+            }
+            Self::NoField { .. } => "name the field that is the text with `--text-field`".into(),
             Self::Cargo(_) => "run inside the workspace with cargo on the PATH, or pass `--data PATH`".into(),
             Self::Package(_) => "build first (`cargo build --release`), correct `data.packages`, or pass `--data PATH`".into(),
             Self::TooSmall { split: "training", .. } => "pass more text, or lower `model.context_len`".into(),

@@ -17,13 +17,6 @@ pub(crate) struct Found {
     pub(crate) explicit: bool,
 }
 
-/// What a file turned out to hold.
-pub(crate) enum Text {
-    Empty,
-    Binary,
-    Utf8 { text: String, replaced: bool },
-}
-
 /// Every file that `paths` mean: a file itself, a folder's files (`.gitignore` is respected), or a glob's matches.
 pub(crate) fn expand(paths: &[PathBuf], exclude: &[String]) -> Result<Vec<Found>, DataError> {
     let mut found = Vec::new();
@@ -108,41 +101,4 @@ fn glob_set<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<GlobSet, 
     builder
         .build()
         .map_err(|error| DataError::Glob { pattern: error.glob().unwrap_or_default().to_owned(), message: error.kind().to_string() })
-}
-
-/// Reads one file that the user named as UTF-8 text; a byte-order mark is dropped, and with `lossy` invalid bytes are
-/// replaced by U+FFFD.
-///
-/// # Errors
-/// A file that is unreadable, empty, binary or not UTF-8.
-pub fn read_document(path: &Path, lossy: bool) -> Result<String, DataError> {
-    let file = Found { path: path.to_owned(), name: String::new(), package: None, explicit: true };
-    match read_text(&file, lossy)? {
-        Text::Utf8 { text, .. } => Ok(text),
-        Text::Empty | Text::Binary => Err(DataError::Empty(path.display().to_string())),
-    }
-}
-
-/// Reads one file as UTF-8 text.
-pub(crate) fn read_text(file: &Found, lossy: bool) -> Result<Text, DataError> {
-    let bytes = fs_err::read(&file.path)?;
-    // Offsets are told as the file has them.
-    let bom = if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
-    let bytes = if bom > 0 { bytes[bom..].to_vec() } else { bytes };
-    if bytes.is_empty() {
-        return if file.explicit { Err(DataError::Empty(file.path.display().to_string())) } else { Ok(Text::Empty) };
-    }
-    if let Some(offset) = bytes.iter().position(|byte| *byte == 0) {
-        return if file.explicit { Err(DataError::Binary { path: file.path.clone(), offset: offset + bom }) } else { Ok(Text::Binary) };
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Text::Utf8 { text, replaced: false }),
-        Err(error) if lossy => Ok(Text::Utf8 { text: String::from_utf8_lossy(error.as_bytes()).into_owned(), replaced: true }),
-        Err(error) => {
-            let offset = error.utf8_error().valid_up_to();
-            let bytes = error.as_bytes();
-            let line = 1 + bytes[..offset].iter().filter(|byte| **byte == b'\n').count();
-            Err(DataError::Utf8 { path: file.path.clone(), line, offset: offset + bom, byte: bytes[offset] })
-        }
-    }
 }

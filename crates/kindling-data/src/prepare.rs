@@ -14,8 +14,10 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::split::{Piece, Pieces, split};
 use crate::{Corpus, CorpusStats, DataError, ShardWriter, Shards};
 
-/// Version of the prepared folder's manifest that this crate writes.
-const MANIFEST_VERSION: u32 = 1;
+/// Version of the prepared folder's manifest that this crate writes. It reads those before, too.
+const MANIFEST_VERSION: u32 = 2;
+/// Version of what fills a folder: split, tokenizers, encoding. It is part of the folder's name.
+const PREPARATION_VERSION: u32 = 1;
 const FORMAT: &str = "kindling-data";
 const MANIFEST: &str = "manifest.json";
 const TOKENIZER: &str = "tokenizer.json";
@@ -127,7 +129,7 @@ impl Prepared {
         if value["format"] != FORMAT {
             return Err(damaged(&path, "the format", value["format"].to_string(), format!("\"{FORMAT}\"")));
         }
-        if value["version"] != MANIFEST_VERSION {
+        if !value["version"].as_u64().is_some_and(|version| (1..=u64::from(MANIFEST_VERSION)).contains(&version)) {
             return Err(DataError::Version { path, found: value["version"].to_string(), expected: MANIFEST_VERSION });
         }
         let manifest = PreparedManifest::deserialize(value).map_err(not_json)?;
@@ -251,13 +253,17 @@ fn check_sizes(training: &SplitManifest, validation: &SplitManifest, config: &Ru
 /// Sixteen digits that differ whenever the prepared folder would.
 fn key(config: &RunConfig, corpus: &Corpus) -> Result<String, DataError> {
     let file = match (&config.tokenizer.kind, &config.tokenizer.path) {
+        // A folder, or a published name, is told apart by what comes of it.
+        (TokenizerKind::File, Some(path)) if !path.is_file() => {
+            format!("{:032x}", xxh3_128(Tokenizer::open(&path.to_string_lossy())?.to_json().as_bytes()))
+        }
         (TokenizerKind::File, Some(path)) => format!("{:032x}", xxh3_128(&fs_err::read(path)?)),
         _ => String::new(),
     };
     let data = &config.data;
     let split = (data.split, data.validation_fraction.to_bits(), &data.validation_packages, config.seed.stream("split"));
     let text = format!(
-        "{MANIFEST_VERSION} {} {:?} {:?} {file} {split:?} {}",
+        "{PREPARATION_VERSION} {} {:?} {:?} {file} {split:?} {}",
         corpus.stats.hash,
         config.tokenizer.kind,
         config.tokenizer.vocab_size,
@@ -294,7 +300,7 @@ fn make_tokenizer(
         TokenizerKind::Word => Ok(Tokenizer::Word(WordVocab::build(&training, vocab_size, &special_tokens))),
         TokenizerKind::File => {
             let path = config.path.as_deref().expect("validated: kind `file` has a path");
-            Ok(Tokenizer::load(path)?)
+            Ok(Tokenizer::open(&path.to_string_lossy())?)
         }
     }
 }

@@ -107,6 +107,8 @@ mod tests {
             split: Some(split),
             validation_fraction,
             lossy: false,
+            text_field: "text".into(),
+            skip_bad: false,
         }
     }
 

@@ -214,6 +214,21 @@ impl Tokenizer {
         Self::from_json(&file::read(&path)?).map_err(|source| TokenizerError::InFile { path, source: Box::new(source) })
     }
 
+    /// What lies at a path, as [`load`](Self::load) reads it, or else what is [published](Self::published) under that name.
+    ///
+    /// # Errors
+    /// As the one or the other.
+    pub fn open(name: &str) -> Result<Self, TokenizerError> {
+        let path = Path::new(name);
+        let is_path = path.exists() || path.extension().is_some() || path.components().count() > 1;
+        #[cfg(feature = "published")]
+        if !is_path {
+            return Self::published(name);
+        }
+        let _ = is_path;
+        Self::load(path)
+    }
+
     /// Reads a `.tiktoken` file, which holds tokens and ranks alone: how text is split, and the special tokens with their ids, are
     /// given apart.
     ///

@@ -12,6 +12,7 @@ use kindling_runs::Run;
 use kindling_train::{Outcome, Training, train};
 
 const RUNS: [&str; 2] = ["run-v1", "run-v2"];
+const DATA: [&str; 2] = ["data-v1", "data-v2"];
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
@@ -45,15 +46,17 @@ fn old_runs_are_opened_scored_and_sampled() {
 }
 
 #[test]
-fn version_1_shards_hold_the_text() {
-    let data = Prepared::open(&fixture("data-v1")).unwrap();
-    let text = std::fs::read_to_string(fixture("kindling.txt")).unwrap();
-    let whole = [data.training.read(0, data.training.n_tokens()), data.validation.read(0, data.validation.n_tokens())].concat();
-    assert_eq!(data.tokenizer.decode_lossy(&whole[1..]).unwrap(), text);
-    assert_eq!(
-        whole[..data.training.n_tokens() as usize],
-        encode_document(&data.tokenizer, &text[..data.manifest.training.n_bytes as usize], true).unwrap()
-    );
+fn old_shards_hold_the_text() {
+    for name in DATA {
+        let data = Prepared::open(&fixture(name)).unwrap();
+        let text = std::fs::read_to_string(fixture("kindling.txt")).unwrap();
+        let whole = [data.training.read(0, data.training.n_tokens()), data.validation.read(0, data.validation.n_tokens())].concat();
+        assert_eq!(data.tokenizer.decode_lossy(&whole[1..]).unwrap(), text);
+        assert_eq!(
+            whole[..data.training.n_tokens() as usize],
+            encode_document(&data.tokenizer, &text[..data.manifest.training.n_bytes as usize], true).unwrap()
+        );
+    }
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! `kindling tokenizer`: trains a vocabulary, uses one, compares several.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context;
-use kindling_data::{count_files, for_each_text};
+use kindling_data::{ReadOptions, count_files, for_each_text};
 use kindling_tokenizer::{BpeTrainer, PreTokenCounts, SpecialTokens, Tokenizer, TokenizerError, Usage};
 use serde_json::json;
 
@@ -19,19 +19,12 @@ pub(crate) fn run(args: &Args, command: &TokenizerCommand) -> anyhow::Result<Exi
     match command {
         TokenizerCommand::Train(train_args) => train(args, train_args),
         TokenizerCommand::Encode { tokenizer, text, file, allow_special } => {
-            encode(args, &open(tokenizer)?, text.as_deref(), file.as_deref(), allow_special)
+            encode(args, &Tokenizer::open(tokenizer)?, text.as_deref(), file.as_deref(), allow_special)
         }
-        TokenizerCommand::Decode { tokenizer, ids } => decode(args, &open(tokenizer)?, ids),
-        TokenizerCommand::Info { tokenizers, data, top } => info(args, tokenizers, data, *top),
+        TokenizerCommand::Decode { tokenizer, ids } => decode(args, &Tokenizer::open(tokenizer)?, ids),
+        TokenizerCommand::Info { tokenizers, data, text_field, top } => info(args, tokenizers, data, text_field, *top),
     }?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// What lies at a path, or else what is published under that name.
-fn open(name: &str) -> Result<Tokenizer, TokenizerError> {
-    let path = Path::new(name);
-    let is_path = path.exists() || path.extension().is_some() || path.components().count() > 1;
-    if is_path { Tokenizer::load(path) } else { Tokenizer::published(name) }
 }
 
 fn train(args: &Args, train_args: &TokenizerTrainArgs) -> anyhow::Result<()> {
@@ -44,11 +37,14 @@ fn train(args: &Args, train_args: &TokenizerTrainArgs) -> anyhow::Result<()> {
     };
     // What cannot be trained is said before all the text is read.
     trainer.check()?;
+    let options = ReadOptions {
+        text_field: train_args.text_field.as_deref().unwrap_or("text"),
+        skip_bad: train_args.skip_bad,
+        lossy: train_args.lossy,
+    };
     let mut progress = Progress::new(args.quiet);
     let mut counts = PreTokenCounts::new(trainer.pattern.clone()).with_max_document_bytes(train_args.max_document_bytes);
-    let stats = count_files(&train_args.data, &train_args.exclude, train_args.lossy, &mut counts, &mut |done, total| {
-        progress.reading(done, total)
-    })?;
+    let stats = count_files(&train_args.data, &train_args.exclude, options, &mut counts, &mut |done, total| progress.reading(done, total))?;
     let bpe = trainer.train_with_progress(&counts, &mut |done, total| progress.merging(done as u64, total as u64))?;
     progress.clear();
     let tokenizer = Tokenizer::from(bpe);
@@ -57,13 +53,16 @@ fn train(args: &Args, train_args: &TokenizerTrainArgs) -> anyhow::Result<()> {
     if args.json {
         return output::json(&json!({
             "tokenizer": train_args.out, "vocab_size": tokenizer.vocab_size(), "n_documents": stats.n_documents, "n_bytes": stats.n_bytes,
-            "binary_skipped": stats.binary_skipped, "empty_skipped": stats.empty_skipped, "lossy_files": stats.lossy_files,
+            "binary_skipped": stats.binary_skipped, "empty_skipped": stats.empty_skipped, "lossy_files": stats.lossy_files, "bad_rows_skipped": stats.bad_rows_skipped,
             "seconds": seconds,
         }));
     }
     let mut text = format!("{} documents, {} bytes", output::count(stats.n_documents as u64), output::count(stats.n_bytes));
-    let left_out = [(stats.binary_skipped, "binary files left out"), (stats.empty_skipped, "empty files left out")];
-    for (n, what) in left_out.into_iter().chain([(stats.lossy_files, "files had invalid UTF-8 replaced")]) {
+    let left_out = [(stats.binary_skipped, "binary files left out"), (stats.empty_skipped, "empty files or rows left out")];
+    for (n, what) in left_out
+        .into_iter()
+        .chain([(stats.lossy_files, "files had invalid UTF-8 replaced"), (stats.bad_rows_skipped, "rows that cannot be read left out")])
+    {
         if n > 0 {
             text += &format!(", {n} {what}");
         }
@@ -121,20 +120,25 @@ fn decode(args: &Args, tokenizer: &Tokenizer, ids: &[u32]) -> anyhow::Result<()>
     output::bytes(&tokenizer.decode(&ids)?)
 }
 
-fn info(args: &Args, names: &[String], data: &[std::path::PathBuf], top: usize) -> anyhow::Result<()> {
-    let tokenizers = names.iter().map(|name| open(name)).collect::<Result<Vec<_>, _>>()?;
+fn info(args: &Args, names: &[String], data: &[PathBuf], text_field: &str, top: usize) -> anyhow::Result<()> {
+    let tokenizers = names.iter().map(|name| Tokenizer::open(name)).collect::<Result<Vec<_>, _>>()?;
     let mut usages: Vec<Usage> = tokenizers.iter().map(Usage::new).collect();
     let mut seconds = vec![0.0; tokenizers.len()];
     if !data.is_empty() {
         let mut progress = Progress::new(args.quiet);
-        for_each_text(data, &mut |done, total| progress.reading(done, total), &mut |texts| {
-            for ((tokenizer, usage), seconds) in tokenizers.iter().zip(&mut usages).zip(&mut seconds) {
-                let start = Instant::now();
-                usage.add(tokenizer, texts)?;
-                *seconds += start.elapsed().as_secs_f64();
-            }
-            Ok(())
-        })?;
+        for_each_text(
+            data,
+            ReadOptions { text_field, skip_bad: false, lossy: false },
+            &mut |done, total| progress.reading(done, total),
+            &mut |texts| {
+                for ((tokenizer, usage), seconds) in tokenizers.iter().zip(&mut usages).zip(&mut seconds) {
+                    let start = Instant::now();
+                    usage.add(tokenizer, texts)?;
+                    *seconds += start.elapsed().as_secs_f64();
+                }
+                Ok(())
+            },
+        )?;
     }
     let shown = |tokenizer: &Tokenizer, id: u32| {
         let bytes = tokenizer.token_bytes(id).unwrap_or_default();

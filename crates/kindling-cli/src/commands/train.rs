@@ -116,8 +116,14 @@ fn begin(
         // What concerns the config's own corpus does not concern the user's.
         overrides.extend(["data.packages=[]", "data.validation_packages=[]", "data.exclude=[]"].map(str::to_owned));
     }
-    if train_args.lossy {
-        overrides.push("data.lossy=true".to_owned());
+    for (key, flag) in [("lossy", train_args.lossy), ("skip_bad", train_args.skip_bad)] {
+        if flag {
+            overrides.push(format!("data.{key}=true"));
+        }
+    }
+    if let Some(field) = &train_args.text_field {
+        // A string of JSON is one of TOML.
+        overrides.push(format!("data.text_field={}", serde_json::to_string(field)?));
     }
     overrides.extend(train_args.precision.iter().map(|precision| format!("train.precision=\"{precision}\"")));
     overrides.extend(train_args.overrides.iter().cloned());

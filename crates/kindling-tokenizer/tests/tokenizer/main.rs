@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod files;
+mod fuzz;
 mod gpt2_files;
 mod hugging_face;
 mod published;

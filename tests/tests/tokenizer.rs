@@ -72,6 +72,27 @@ fn a_run_can_have_a_published_vocabulary() {
 }
 
 #[test]
+fn prepare_says_what_train_will_use() {
+    let lab = Lab::new();
+    let prepare = "prepare --data-dir data --config tiny.toml --data text.txt";
+    let said = lab.run(prepare).ok();
+    for expected in ["left out       nothing", "bytes a token", "MB/s", "vocabulary     300 tokens (bpe)"] {
+        assert!(said.out.contains(expected), "{expected}: {said}");
+    }
+    let report = lab.run(&format!("{prepare} --json")).json();
+    assert_eq!((&report["reused"], &report["manifest"]["corpus"]["n_documents"]), (&true.into(), &1.into()));
+    let manifest: Value = serde_json::from_str(&lab.read(&format!("{}/manifest.json", lab.prepared()))).expect("JSON");
+    assert_eq!(report["manifest"], manifest);
+    let data = lab.snapshot("data");
+    lab.run("TRAIN --name old").ok();
+    assert_eq!(lab.snapshot("data"), data);
+    lab.check_errors(&[
+        ("prepare --config missing.toml", &["missing.toml", "--config"]),
+        ("prepare --config tiny.toml --data missing.txt", &["missing.txt"]),
+    ]);
+}
+
+#[test]
 fn rows_are_documents() {
     let lab = Lab::new();
     let text = lab.read("text.txt");

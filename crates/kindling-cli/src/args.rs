@@ -35,6 +35,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Train a model from a config and a corpus, or go on with a run
     Train(TrainArgs),
+    /// Turn a corpus into token shards, and say what is in them; `train` does it by itself
+    Prepare(CorpusArgs),
     /// Write text with a trained model
     Generate(GenerateArgs),
     /// Score a text: loss, perplexity, bits per byte, next-token accuracy
@@ -57,38 +59,46 @@ pub(crate) enum Command {
     },
 }
 
+/// Which configuration and which text; shared by all that prepares data.
 #[derive(Debug, clap::Args)]
-pub(crate) struct TrainArgs {
+pub(crate) struct CorpusArgs {
     /// The run's configuration
-    #[arg(long, value_name = "FILE", default_value = "configs/spark.toml", conflicts_with = "resume")]
+    #[arg(long, value_name = "FILE", default_value = "configs/spark.toml")]
     pub(crate) config: PathBuf,
-    /// Train on this file, folder or glob instead of the config's corpus; can be given several times
-    #[arg(long, value_name = "PATH", conflicts_with = "resume")]
+    /// Read this file, folder or glob instead of the config's corpus; can be given several times
+    #[arg(long, value_name = "PATH")]
     pub(crate) data: Vec<PathBuf>,
     /// Change one value of the configuration, such as `train.steps=500`; can be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
-    /// What factors of matrix products are rounded to: f32 (nothing), bf16, or bf16-emulated, if need be without instructions for it
-    #[arg(long, value_name = "PRECISION", value_parser = ["f32", "bf16", "bf16-emulated"], conflicts_with = "resume")]
-    pub(crate) precision: Option<String>,
     /// Replace invalid UTF-8 by U+FFFD instead of refusing the file
-    #[arg(long, conflicts_with = "resume")]
+    #[arg(long)]
     pub(crate) lossy: bool,
     /// The field that is the text in JSON lines, CSV, TSV and Parquet files; by default `text`
-    #[arg(long, value_name = "FIELD", conflicts_with = "resume")]
+    #[arg(long, value_name = "FIELD")]
     pub(crate) text_field: Option<String>,
     /// Leave out rows of such files that cannot be read, and count them
-    #[arg(long, conflicts_with = "resume")]
+    #[arg(long)]
     pub(crate) skip_bad: bool,
-    /// The run's name; by default the config's with a number
-    #[arg(long, conflicts_with = "resume")]
-    pub(crate) name: Option<String>,
-    /// Go on with a run: its name, its path, or `latest`
-    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest")]
-    pub(crate) resume: Option<String>,
     /// Where token shards are kept, for the next run on the same text
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub(crate) data_dir: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TrainArgs {
+    #[command(flatten)]
+    pub(crate) corpus: CorpusArgs,
+    /// What factors of matrix products are rounded to: f32 (nothing), bf16, or bf16-emulated, if need be without instructions for it
+    #[arg(long, value_name = "PRECISION", value_parser = ["f32", "bf16", "bf16-emulated"])]
+    pub(crate) precision: Option<String>,
+    /// The run's name; by default the config's with a number
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Go on with a run: its name, its path, or `latest`
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest",
+          conflicts_with_all = ["config", "data", "lossy", "text_field", "skip_bad", "precision", "name"])]
+    pub(crate) resume: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]

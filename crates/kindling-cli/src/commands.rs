@@ -3,6 +3,7 @@
 pub(crate) mod devices;
 pub(crate) mod eval;
 pub(crate) mod generate;
+pub(crate) mod prepare;
 pub(crate) mod runs;
 pub(crate) mod tokenizer;
 pub(crate) mod train;

@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod corpus;
 mod device;
 mod failure;
 mod output;
@@ -19,6 +20,7 @@ fn main() -> std::process::ExitCode {
     startup::set_up_process();
     let result = startup::thread_pool(args.threads).and_then(|()| startup::instructions(args.isa)).and_then(|()| match &args.command {
         Command::Train(train) => commands::train::run(&args, train),
+        Command::Prepare(corpus) => commands::prepare::run(&args, corpus),
         Command::Generate(generate) => commands::generate::run(&args, generate),
         Command::Eval(eval) => commands::eval::run(&args, eval),
         Command::Runs { command } => commands::runs::run(&args, command),

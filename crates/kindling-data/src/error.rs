@@ -144,7 +144,9 @@ impl DataError {
             Self::Row { .. } => {
                 "correct the row, name another field with `--text-field`, or pass `--skip-bad` to leave such rows out".into()
             }
-            Self::NoField { .. } => "name the field that is the text with `--text-field`".into(),
+            Self::NoField { .. } => {
+                "name the field that is the text with `--text-field`, or its number if the first row has no names".into()
+            }
             Self::Cargo(_) => "run inside the workspace with cargo on the PATH, or pass `--data PATH`".into(),
             Self::Package(_) => "build first (`cargo build --release`), correct `data.packages`, or pass `--data PATH`".into(),
             Self::TooSmall { split: "training", .. } => "pass more text, or lower `model.context_len`".into(),

@@ -192,13 +192,24 @@ impl Rows<'_> {
     }
 
     fn separated(&mut self, reader: Box<dyn BufRead>, byte: u8) -> Result<(), DataError> {
-        let mut reader = csv::ReaderBuilder::new().delimiter(byte).from_reader(reader);
+        // Tab-separated values know no quotes (IANA, text/tab-separated-values): one in a text must not swallow lines.
+        let mut reader = csv::ReaderBuilder::new().delimiter(byte).quoting(byte != b'\t').from_reader(reader);
         let headers = reader.byte_headers().map_err(|error| self.csv_error(&error))?;
         let names: Vec<String> = headers.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
-        // A byte-order mark belongs to no name.
+        let first = headers.clone();
         let wanted = self.options.text_field;
-        let Some(column) = names.iter().position(|name| name.trim_start_matches('\u{feff}') == wanted) else {
-            return if names.is_empty() { Ok(()) } else { Err(self.no_field(&names)) };
+        // A byte-order mark belongs to no name.
+        let named = names.iter().position(|name| name.trim_start_matches('\u{feff}') == wanted);
+        let column = match (named, wanted.parse::<usize>()) {
+            // A number is a column of a table without names, also where the first row holds that number: it is a document too.
+            (_, Ok(number)) if (1..=names.len()).contains(&number) => {
+                let text = utf8(first[number - 1].strip_prefix(b"\xef\xbb\xbf").unwrap_or(&first[number - 1]), self.options.lossy);
+                self.take(1, text.map(Cow::into_owned))?;
+                number - 1
+            }
+            (Some(column), _) => column,
+            _ if names.is_empty() => return Ok(()),
+            _ => return Err(self.no_field(&names)),
         };
         let mut record = csv::ByteRecord::new();
         loop {
@@ -384,7 +395,7 @@ mod tests {
         check("a.jsonl", "{\"id\":1,\"text\":\"o\\nne\"}\n\n  {\"text\":\"é\\u00e9\",\"x\":[{}]}\r\n".as_bytes(), &["o\nne", "éé"]);
         check("a.NDJSON", b"\xef\xbb\xbf{\"text\":\"no line end\"}", &["no line end"]);
         check("a.csv", b"id,text\n1,one\n2,\"t\"\"w\"\"o,\nlines\"\n", &["one", "t\"w\"o,\nlines"]);
-        check("a.tsv", b"\xef\xbb\xbftext\tid\r\none, two\t1\r\n", &["one, two"]);
+        check("a.tsv", b"\xef\xbb\xbftext\tid\r\none, two\t1\r\n\"three\t2\nfour\"\t3\n", &["one, two", "\"three", "four\""]);
         check("a.parquet", &parquet_file("text", &[Some("one"), Some("zwei"), Some("")]), &["one", "zwei"]);
     }
 
@@ -402,6 +413,11 @@ mod tests {
 
     #[test]
     fn another_field_can_be_the_text() {
+        let numbered = ReadOptions { text_field: "2", ..OPTIONS };
+        assert_eq!(read("a.csv", b"a,b\nc,d\n", numbered).0.unwrap(), ["b", "d"]);
+        assert_eq!(read("a.tsv", b"a text\t2\nc\t2\n", ReadOptions { text_field: "1", ..OPTIONS }).0.unwrap(), ["a text", "c"]);
+        assert_eq!(read("a.tsv", b"2\tb\nc\td\n", numbered).0.unwrap(), ["b", "d"], "it is no name");
+        assert!(matches!(read("a.csv", b"a\nb\n", numbered).0, Err(DataError::NoField { .. })));
         let options = ReadOptions { text_field: "content", ..OPTIONS };
         assert_eq!(read("a.jsonl", b"{\"text\":\"no\",\"content\":\"yes\"}", options).0.unwrap(), ["yes"]);
         assert_eq!(read("a.csv", b"text,content\nno,yes\n", options).0.unwrap(), ["yes"]);

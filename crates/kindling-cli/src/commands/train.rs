@@ -17,9 +17,8 @@ use serde_json::json;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::args::{Args, TrainArgs};
-use crate::failure::Advice;
 use crate::progress::{Progress, indent, line};
-use crate::{device, output};
+use crate::{corpus, device, output};
 
 /// The lock file that this binary was built from.
 const LOCK_FILE: &str = include_str!("../../../../Cargo.lock");
@@ -100,41 +99,15 @@ fn begin(
     device: &Device,
     progress: &mut Progress,
 ) -> anyhow::Result<(Run, RunConfig, Prepared)> {
-    let path = &train_args.config;
-    let text = std::fs::read_to_string(path).map_err(|error| Advice {
-        message: format!("cannot read the config `{}`: {error}", path.display()),
-        hint: "pass `--config FILE`; `configs/` of the repository has some to copy".into(),
-    })?;
-    let mut overrides = Vec::new();
-    // Before the config is checked, since it may name no data of its own, and before what the user sets himself.
-    if !train_args.data.is_empty() {
-        // Absolute, so that the run can be resumed from elsewhere; a glob stays as it is.
-        let absolute =
-            |path: &PathBuf| if path.exists() { std::path::absolute(path).unwrap_or_else(|_| path.clone()) } else { path.clone() };
-        let paths: Vec<_> = train_args.data.iter().map(|path| absolute(path).display().to_string()).collect();
-        overrides.push(format!("data.paths={}", serde_json::to_string(&paths)?));
-        // What concerns the config's own corpus does not concern the user's.
-        overrides.extend(["data.packages=[]", "data.validation_packages=[]", "data.exclude=[]"].map(str::to_owned));
-    }
-    for (key, flag) in [("lossy", train_args.lossy), ("skip_bad", train_args.skip_bad)] {
-        if flag {
-            overrides.push(format!("data.{key}=true"));
-        }
-    }
-    if let Some(field) = &train_args.text_field {
-        // A string of JSON is one of TOML.
-        overrides.push(format!("data.text_field={}", serde_json::to_string(field)?));
-    }
-    overrides.extend(train_args.precision.iter().map(|precision| format!("train.precision=\"{precision}\"")));
-    overrides.extend(train_args.overrides.iter().cloned());
-    let mut config = RunConfig::from_toml(&text, &path.display().to_string(), &overrides)?;
+    let precision = train_args.precision.iter().map(|precision| format!("train.precision=\"{precision}\""));
+    let mut config = corpus::config(&train_args.corpus, precision)?;
     // A name that is taken or impossible is said before minutes of work.
     let name = train_args.name.clone().unwrap_or_else(|| registry.next_name(&config.name));
     Run::check_name(&name)?;
     if registry.root().join(&name).exists() {
         return Err(RunsError::Exists(name).into());
     }
-    let data = prepare(&config, &train_args.data_dir, Path::new("."), &mut |event| progress.prepare(event))?;
+    let data = prepare(&config, &train_args.corpus.data_dir, Path::new("."), &mut |event| progress.prepare(event))?;
     progress.clear();
     progress.shards(&data.manifest, &data.dir, data.reused);
     fit_vocabulary(&mut config, data.tokenizer.vocab_size())?;
@@ -162,7 +135,7 @@ fn resume(
 ) -> anyhow::Result<(Run, RunConfig, Prepared)> {
     let run = Run::open_for_writing(&registry.resolve(name)?)?;
     run.tokenizer_path()?;
-    let config = RunConfig::from_toml(&run.config().to_toml(), &format!("config of `{name}`"), &train_args.overrides)?;
+    let config = RunConfig::from_toml(&run.config().to_toml(), &format!("config of `{name}`"), &train_args.corpus.overrides)?;
     check_resumable(run.config(), &config)?;
     let dir = PathBuf::from(&run.manifest().data.dir);
     let data = if Prepared::is_complete(&dir) {
@@ -170,7 +143,7 @@ fn resume(
     } else {
         // Its hash is compared with the run's before anything is trained.
         line(quiet, &format!("warning: the prepared data `{}` is gone; preparing it anew", dir.display()));
-        prepare(run.config(), &train_args.data_dir, Path::new("."), &mut |event| progress.prepare(event))?
+        prepare(run.config(), &train_args.corpus.data_dir, Path::new("."), &mut |event| progress.prepare(event))?
     };
     progress.clear();
     progress.shards(&data.manifest, &data.dir, data.reused);

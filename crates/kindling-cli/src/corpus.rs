@@ -1,0 +1,40 @@
+//! The configuration that a command line means: a file, and what its options change in it.
+
+use std::path::PathBuf;
+
+use kindling_config::RunConfig;
+
+use crate::args::CorpusArgs;
+use crate::failure::Advice;
+
+/// Reads the configuration and applies the options to it; `options` are those of a command alone, as overrides.
+pub(crate) fn config(args: &CorpusArgs, options: impl IntoIterator<Item = String>) -> anyhow::Result<RunConfig> {
+    let path = &args.config;
+    let text = std::fs::read_to_string(path).map_err(|error| Advice {
+        message: format!("cannot read the config `{}`: {error}", path.display()),
+        hint: "pass `--config FILE`; `configs/` of the repository has some to copy".into(),
+    })?;
+    let mut overrides = Vec::new();
+    // Before the config is checked, since it may name no data of its own, and before what the user sets himself.
+    if !args.data.is_empty() {
+        // Absolute, so that the run can be resumed from elsewhere; a glob stays as it is.
+        let absolute =
+            |path: &PathBuf| if path.exists() { std::path::absolute(path).unwrap_or_else(|_| path.clone()) } else { path.clone() };
+        let paths: Vec<_> = args.data.iter().map(|path| absolute(path).display().to_string()).collect();
+        overrides.push(format!("data.paths={}", serde_json::to_string(&paths)?));
+        // What concerns the config's own corpus does not concern the user's.
+        overrides.extend(["data.packages=[]", "data.validation_packages=[]", "data.exclude=[]"].map(str::to_owned));
+    }
+    for (key, flag) in [("lossy", args.lossy), ("skip_bad", args.skip_bad)] {
+        if flag {
+            overrides.push(format!("data.{key}=true"));
+        }
+    }
+    if let Some(field) = &args.text_field {
+        // A string of JSON is one of TOML.
+        overrides.push(format!("data.text_field={}", serde_json::to_string(field)?));
+    }
+    overrides.extend(options);
+    overrides.extend(args.overrides.iter().cloned());
+    Ok(RunConfig::from_toml(&text, &path.display().to_string(), &overrides)?)
+}

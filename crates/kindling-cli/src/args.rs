@@ -59,6 +59,20 @@ pub(crate) enum Command {
     },
 }
 
+/// How files are read.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReadingArgs {
+    /// Replace invalid UTF-8 by U+FFFD instead of refusing the file
+    #[arg(long)]
+    pub(crate) lossy: bool,
+    /// The field that is the text in JSON lines, CSV, TSV and Parquet files; by default `text`
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) text_field: Option<String>,
+    /// Leave out rows of such files that cannot be read, and count them
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
+}
+
 /// Which configuration and which text; shared by all that prepares data.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CorpusArgs {
@@ -71,15 +85,8 @@ pub(crate) struct CorpusArgs {
     /// Change one value of the configuration, such as `train.steps=500`; can be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
-    /// Replace invalid UTF-8 by U+FFFD instead of refusing the file
-    #[arg(long)]
-    pub(crate) lossy: bool,
-    /// The field that is the text in JSON lines, CSV, TSV and Parquet files; by default `text`
-    #[arg(long, value_name = "FIELD")]
-    pub(crate) text_field: Option<String>,
-    /// Leave out rows of such files that cannot be read, and count them
-    #[arg(long)]
-    pub(crate) skip_bad: bool,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
     /// Where token shards are kept, for the next run on the same text
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub(crate) data_dir: PathBuf,
@@ -183,9 +190,8 @@ pub(crate) enum TokenizerCommand {
         /// A file, folder or glob to encode; can be given several times
         #[arg(long, value_name = "PATH")]
         data: Vec<PathBuf>,
-        /// The field that is the text in JSON lines, CSV, TSV and Parquet files
-        #[arg(long, value_name = "FIELD", default_value = "text")]
-        text_field: String,
+        #[command(flatten)]
+        reading: ReadingArgs,
         /// How many of the longest tokens, and of the unused ones, are shown
         #[arg(long, default_value_t = 10, value_name = "N")]
         top: usize,
@@ -218,15 +224,8 @@ pub(crate) struct TokenizerTrainArgs {
     /// Count only so many bytes at the front of each file
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_document_bytes: Option<usize>,
-    /// Replace invalid UTF-8 by U+FFFD instead of refusing the file
-    #[arg(long)]
-    pub(crate) lossy: bool,
-    /// The field that is the text in JSON lines, CSV, TSV and Parquet files; by default `text`
-    #[arg(long, value_name = "FIELD")]
-    pub(crate) text_field: Option<String>,
-    /// Leave out rows of such files that cannot be read, and count them
-    #[arg(long)]
-    pub(crate) skip_bad: bool,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
 }
 
 /// An instruction set by its name.

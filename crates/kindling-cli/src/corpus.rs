@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use kindling_config::RunConfig;
+use kindling_data::ReadOptions;
 
-use crate::args::CorpusArgs;
+use crate::args::{CorpusArgs, ReadingArgs};
 use crate::failure::Advice;
 
 /// Reads the configuration and applies the options to it; `options` are those of a command alone, as overrides.
@@ -25,16 +26,21 @@ pub(crate) fn config(args: &CorpusArgs, options: impl IntoIterator<Item = String
         // What concerns the config's own corpus does not concern the user's.
         overrides.extend(["data.packages=[]", "data.validation_packages=[]", "data.exclude=[]"].map(str::to_owned));
     }
-    for (key, flag) in [("lossy", args.lossy), ("skip_bad", args.skip_bad)] {
+    for (key, flag) in [("lossy", args.reading.lossy), ("skip_bad", args.reading.skip_bad)] {
         if flag {
             overrides.push(format!("data.{key}=true"));
         }
     }
-    if let Some(field) = &args.text_field {
+    if let Some(field) = &args.reading.text_field {
         // A string of JSON is one of TOML.
         overrides.push(format!("data.text_field={}", serde_json::to_string(field)?));
     }
     overrides.extend(options);
     overrides.extend(args.overrides.iter().cloned());
     Ok(RunConfig::from_toml(&text, &path.display().to_string(), &overrides)?)
+}
+
+/// How files are read where no configuration says it.
+pub(crate) fn reading(args: &ReadingArgs) -> ReadOptions<'_> {
+    ReadOptions { text_field: args.text_field.as_deref().unwrap_or("text"), skip_bad: args.skip_bad, lossy: args.lossy }
 }

@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use kindling_config::DataConfig;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use crate::read::for_each_document;
+use crate::read::read_documents;
 use crate::{DataError, ReadOptions, files, packages};
 
 /// A piece of text that stands for itself: a file, or a row of one.
@@ -75,21 +74,7 @@ impl Corpus {
         } else {
             files::expand(&config.paths, &config.exclude)?
         };
-        let options = ReadOptions::from(config);
-        let read: Vec<Result<_, DataError>> = found
-            .par_iter()
-            .map(|file| {
-                let (mut documents, mut stats) = (Vec::new(), CorpusStats::default());
-                for_each_document(file, options, &mut stats, &mut |document| documents.push(document))?;
-                Ok((documents, stats))
-            })
-            .collect();
-        let mut documents = Vec::with_capacity(found.len());
-        for read in read {
-            let (of_file, stats_of_file) = read?;
-            documents.extend(of_file);
-            stats.left_out(&stats_of_file);
-        }
+        let mut documents = read_documents(&found, ReadOptions::from(config), &mut stats)?;
         documents.sort_by(|a, b| a.name.cmp(&b.name));
         if config.paths.is_empty() {
             // Licences, READMEs and vendored copies repeat across packages, and would leak across the split.

@@ -1,12 +1,12 @@
 //! The texts of files for a tokenizer, to train it on or to try it: of many files a part is in memory at a time. Makes no shards.
 
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 
 use kindling_tokenizer::{PreTokenCounts, TokenizerError};
-use rayon::prelude::*;
 
 use crate::files::{self, Found};
-use crate::read::{for_each_document, is_plain_text};
+use crate::read::{is_plain_text, read_documents};
 use crate::{CorpusStats, DataError, ReadOptions};
 
 /// About how much text is read at once. A larger file is read in parts.
@@ -28,11 +28,11 @@ pub fn count_files(
     let mut stats = CorpusStats::default();
     found.for_each_batch(progress, &mut |files, bytes, progress| {
         if bytes > BATCH_BYTES && !options.lossy && is_plain_text(&files[0].path) {
-            stats.n_documents += 1;
-            return count_large(&files[0], counts, progress);
+            return count_large(&files[0], counts, &mut stats, progress);
         }
-        let texts = read_batch(files, options, &mut stats)?;
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let documents = read_documents(files, options, &mut stats)?;
+        stats.n_documents += documents.len();
+        let texts: Vec<&str> = documents.iter().map(|document| document.text.as_str()).collect();
         counts.add(&texts).map_err(|source| DataError::Tokenizer { place: "counting pre-tokens".into(), source })
     })?;
     stats.n_bytes = counts.n_bytes();
@@ -52,8 +52,9 @@ pub fn for_each_text(
 ) -> Result<(), DataError> {
     let mut stats = CorpusStats::default();
     Files::find(paths, &[])?.for_each_batch(progress, &mut |files, _, _| {
-        let texts = read_batch(files, options, &mut stats)?;
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let documents = read_documents(files, options, &mut stats)?;
+        stats.n_documents += documents.len();
+        let texts: Vec<&str> = documents.iter().map(|document| document.text.as_str()).collect();
         f(&texts).map_err(|source| DataError::Tokenizer { place: "encoding".into(), source })
     })?;
     check_not_empty(paths, &stats)
@@ -104,32 +105,41 @@ impl Files {
     }
 }
 
-fn read_batch(files: &[Found], options: ReadOptions<'_>, stats: &mut CorpusStats) -> Result<Vec<String>, DataError> {
-    let read: Vec<Result<_, DataError>> = files
-        .par_iter()
-        .map(|file| {
-            let (mut texts, mut stats) = (Vec::new(), CorpusStats::default());
-            for_each_document(file, options, &mut stats, &mut |document| texts.push(document.text))?;
-            Ok((texts, stats))
-        })
-        .collect();
-    let mut texts = Vec::with_capacity(files.len());
-    for read in read {
-        let (of_file, stats_of_file) = read?;
-        texts.extend(of_file);
-        stats.left_out(&stats_of_file);
+/// A file that is larger than a batch, read in parts: once for what is no text, and once for the text.
+fn count_large(file: &Found, counts: &mut PreTokenCounts, stats: &mut CorpusStats, progress: &mut dyn FnMut(u64)) -> Result<(), DataError> {
+    if let Some(offset) = first_nul(&file.path)? {
+        stats.binary_skipped += 1;
+        return if file.explicit { Err(DataError::Binary { path: file.path.clone(), offset }) } else { Ok(()) };
     }
-    stats.n_documents += texts.len();
-    Ok(texts)
-}
-
-/// A file that is larger than a batch, read in parts.
-fn count_large(file: &Found, counts: &mut PreTokenCounts, progress: &mut dyn FnMut(u64)) -> Result<(), DataError> {
-    let mut reader = Told { inner: fs_err::File::open(&file.path)?, read: 0, progress };
+    stats.n_documents += 1;
+    let mut opened = fs_err::File::open(&file.path)?;
+    let mut head = [0; 3];
+    // A byte-order mark is no part of the text.
+    let has_bom = opened.read_exact(&mut head).is_ok() && head == *b"\xef\xbb\xbf";
+    opened.seek(SeekFrom::Start(if has_bom { 3 } else { 0 }))?;
+    let mut reader = Told { inner: opened, read: 0, progress };
     counts.add_reader(&mut reader).map_err(|source| match source {
         TokenizerError::Read { source, .. } => DataError::Io(source),
         source => DataError::Tokenizer { place: format!("`{}`", file.path.display()), source },
     })
+}
+
+/// Where the first NUL byte of a file is.
+fn first_nul(path: &Path) -> Result<Option<usize>, DataError> {
+    let mut reader = BufReader::with_capacity(1 << 20, fs_err::File::open(path)?);
+    let mut before = 0;
+    loop {
+        let block = reader.fill_buf()?;
+        if block.is_empty() {
+            return Ok(None);
+        }
+        if let Some(at) = block.iter().position(|&byte| byte == 0) {
+            return Ok(Some(before + at));
+        }
+        let n = block.len();
+        before += n;
+        reader.consume(n);
+    }
 }
 
 /// Says how much has been read.
@@ -139,7 +149,7 @@ struct Told<'a, R> {
     progress: &'a mut dyn FnMut(u64),
 }
 
-impl<R: std::io::Read> std::io::Read for Told<'_, R> {
+impl<R: Read> Read for Told<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.read += n as u64;

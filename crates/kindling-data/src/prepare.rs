@@ -253,8 +253,8 @@ fn check_sizes(training: &SplitManifest, validation: &SplitManifest, config: &Ru
 /// Sixteen digits that differ whenever the prepared folder would.
 fn key(config: &RunConfig, corpus: &Corpus) -> Result<String, DataError> {
     let file = match (&config.tokenizer.kind, &config.tokenizer.path) {
-        // A folder, or a published name, is told apart by what comes of it.
-        (TokenizerKind::File, Some(path)) if !path.is_file() => {
+        // What is not all of it in one file, or is told by a name, is told apart by what comes of it.
+        (TokenizerKind::File, Some(path)) if !path.ends_with("tokenizer.json") || !path.is_file() => {
             format!("{:032x}", xxh3_128(Tokenizer::open(&path.to_string_lossy())?.to_json().as_bytes()))
         }
         (TokenizerKind::File, Some(path)) => format!("{:032x}", xxh3_128(&fs_err::read(path)?)),

@@ -4,6 +4,7 @@
 //! field that the user names; with `.gz` or `.zst` behind they are unpacked first; everything else is one document.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::path::Path;
 use kindling_config::DataConfig;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::RowAccessor;
+use rayon::prelude::*;
 use serde_json::value::RawValue;
 
 use crate::files::Found;
@@ -73,19 +75,41 @@ pub(crate) fn is_plain_text(path: &Path) -> bool {
     format_of(path) == (Format::Text, Packing::Plain)
 }
 
+/// The documents of all the files in their order, read on all threads; counts in `stats` what is left out.
+///
+/// # Errors
+/// [`DataError`] of the first file that has one.
+pub(crate) fn read_documents(files: &[Found], options: ReadOptions<'_>, stats: &mut CorpusStats) -> Result<Vec<Document>, DataError> {
+    let read: Vec<Result<_, DataError>> = files
+        .par_iter()
+        .map(|file| {
+            let (mut documents, mut stats) = (Vec::new(), CorpusStats::default());
+            for_each_document(file, options, &mut stats, &mut |document| documents.push(document))?;
+            Ok((documents, stats))
+        })
+        .collect();
+    let mut documents = Vec::with_capacity(files.len());
+    for read in read {
+        let (of_file, stats_of_file) = read?;
+        documents.extend(of_file);
+        stats.left_out(&stats_of_file);
+    }
+    Ok(documents)
+}
+
 /// The documents of a file in its order, each handed to `f`; counts in `stats` what is left out. Rows are named after the file
-/// and their place in it, from 1.
+/// and their place in it, from 1, so that the order of names is theirs.
 ///
 /// # Errors
 /// [`DataError`] with the file, and the line or row.
-pub(crate) fn for_each_document(
+fn for_each_document(
     file: &Found,
     options: ReadOptions<'_>,
     stats: &mut CorpusStats,
     f: &mut dyn FnMut(Document),
 ) -> Result<(), DataError> {
     let (format, packing) = format_of(&file.path);
-    let mut rows = Rows { file, options, stats, f, row: 0, n_kept: 0 };
+    let mut rows = Rows { file, options, stats, f, row: 0, n_kept: 0, replaced: false };
     match format {
         Format::Text => return rows.whole(open(&file.path, packing)?),
         Format::JsonLines => rows.json_lines(open(&file.path, packing)?)?,
@@ -107,7 +131,8 @@ pub fn read_document(path: &Path, lossy: bool) -> Result<String, DataError> {
     let file = Found { path: path.to_owned(), name: String::new(), package: None, explicit: true };
     let options = ReadOptions { text_field: "", skip_bad: false, lossy };
     let (mut text, mut stats) = (String::new(), CorpusStats::default());
-    let mut rows = Rows { file: &file, options, stats: &mut stats, f: &mut |document| text = document.text, row: 0, n_kept: 0 };
+    let mut rows =
+        Rows { file: &file, options, stats: &mut stats, f: &mut |document| text = document.text, row: 0, n_kept: 0, replaced: false };
     rows.whole(open(path, format_of(path).1)?)?;
     Ok(text)
 }
@@ -138,6 +163,8 @@ struct Rows<'a> {
     /// Rows so far.
     row: u64,
     n_kept: u64,
+    /// Whether bytes of it were replaced.
+    replaced: bool,
 }
 
 impl Rows<'_> {
@@ -185,6 +212,7 @@ impl Rows<'_> {
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
+            self.note(line);
             let text = json_text(line, self.options);
             self.take(number, text)?;
         }
@@ -192,8 +220,10 @@ impl Rows<'_> {
     }
 
     fn separated(&mut self, reader: Box<dyn BufRead>, byte: u8) -> Result<(), DataError> {
+        let n_quotes = Cell::new(0u64);
         // Tab-separated values know no quotes (IANA, text/tab-separated-values): one in a text must not swallow lines.
-        let mut reader = csv::ReaderBuilder::new().delimiter(byte).quoting(byte != b'\t').from_reader(reader);
+        let mut reader =
+            csv::ReaderBuilder::new().delimiter(byte).quoting(byte != b'\t').from_reader(Quotes { inner: reader, n: &n_quotes });
         let headers = reader.byte_headers().map_err(|error| self.csv_error(&error))?;
         let names: Vec<String> = headers.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
         let first = headers.clone();
@@ -211,13 +241,21 @@ impl Rows<'_> {
             _ if names.is_empty() => return Ok(()),
             _ => return Err(self.no_field(&names)),
         };
-        let mut record = csv::ByteRecord::new();
+        let (mut record, mut last_line) = (csv::ByteRecord::new(), 1);
         loop {
             match reader.read_byte_record(&mut record) {
+                // What stands behind a quote that nothing closes is taken for one field, to the end of the file.
+                Ok(false) if byte != b'\t' && n_quotes.get() % 2 == 1 => {
+                    let message = "a quoted field is not closed: the file has an odd number of quotes".to_owned();
+                    return Err(DataError::Row { path: self.file.path.clone(), line: last_line, message });
+                }
                 Ok(false) => return Ok(()),
                 Ok(true) => {
                     let line = record.position().map_or(0, csv::Position::line);
-                    let text = utf8(record.get(column).unwrap_or_default(), self.options.lossy).map(Cow::into_owned);
+                    last_line = line;
+                    let field = record.get(column).unwrap_or_default();
+                    self.note(field);
+                    let text = utf8(field, self.options.lossy).map(Cow::into_owned);
                     self.take(line, text)?;
                 }
                 // Of a ragged row it is not known which field is which.
@@ -248,6 +286,9 @@ impl Rows<'_> {
         let Some(column) = schema.get_fields().iter().find(|field| field.name() == self.options.text_field) else {
             return Err(self.no_field(&names));
         };
+        if !column.is_primitive() || column.get_physical_type() != parquet::basic::Type::BYTE_ARRAY {
+            return Err(broken(format!("the field `{}` holds no texts", self.options.text_field)));
+        }
         // That column alone is read.
         let projection = parquet::schema::types::Type::group_type_builder(schema.name()).with_fields(vec![column.clone()]).build();
         let rows = projection.and_then(|projection| reader.get_row_iter(Some(projection))).map_err(|error| broken(error.to_string()))?;
@@ -256,17 +297,25 @@ impl Rows<'_> {
             let text = match row.get_string(0) {
                 Ok(text) => Ok(text.clone()),
                 Err(_) => match row.get_bytes(0) {
-                    Ok(bytes) => utf8(bytes.data(), self.options.lossy).map(Cow::into_owned),
-                    Err(_) => {
-                        let found = row.get_column_iter().next().map_or_else(String::new, |(_, field)| field.to_string());
-                        Err(format!("field `{}` is {}, expected a text", self.options.text_field, shortened(&found)))
+                    Ok(bytes) => {
+                        self.note(bytes.data());
+                        utf8(bytes.data(), self.options.lossy).map(Cow::into_owned)
                     }
+                    Err(_) => Err(format!("field `{}` is `null`, expected a text", self.options.text_field)),
                 },
             };
             let number = self.row + 1;
             self.take(number, text)?;
         }
         Ok(())
+    }
+
+    /// Notes whether bytes of a row will be replaced.
+    fn note(&mut self, bytes: &[u8]) {
+        if self.options.lossy && !self.replaced && str::from_utf8(bytes).is_err() {
+            self.replaced = true;
+            self.stats.lossy_files += 1;
+        }
     }
 
     /// A row's text, or what is wrong with it; `line` is where it stands, or its number where rows have no lines.
@@ -276,7 +325,7 @@ impl Rows<'_> {
             Ok(text) if text.is_empty() => self.stats.empty_skipped += 1,
             Ok(text) => {
                 self.n_kept += 1;
-                let name = format!("{}#{}", self.file.name, self.row);
+                let name = format!("{}#{:09}", self.file.name, self.row);
                 (self.f)(Document { name, package: self.file.package.clone(), text });
             }
             Err(_) if self.options.skip_bad => self.stats.bad_rows_skipped += 1,
@@ -295,6 +344,20 @@ impl Rows<'_> {
 
     fn csv_error(&self, error: &csv::Error) -> DataError {
         DataError::Packed { path: self.file.path.clone(), message: error.to_string() }
+    }
+}
+
+/// Counts the quotes that pass.
+struct Quotes<'a, R> {
+    inner: R,
+    n: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Quotes<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.n.set(self.n.get() + buffer[..n].iter().filter(|&&byte| byte == b'"').count() as u64);
+        Ok(n)
     }
 }
 
@@ -407,7 +470,7 @@ mod tests {
         let file = Found { path, name: "sub/a.jsonl".into(), package: None, explicit: false };
         let (mut names, mut stats) = (Vec::new(), CorpusStats::default());
         for_each_document(&file, OPTIONS, &mut stats, &mut |document| names.push(document.name)).unwrap();
-        assert_eq!(names, ["sub/a.jsonl#1", "sub/a.jsonl#3"]);
+        assert_eq!(names, ["sub/a.jsonl#000000001", "sub/a.jsonl#000000003"]);
         assert_eq!(stats.empty_skipped, 1);
     }
 
@@ -459,6 +522,8 @@ mod tests {
         };
         check("a.csv", b"id,content\n1,a\n", "has no field `text`, found id, content");
         check("a.parquet", &parquet_file("content", &[Some("a")]), "has no field `text`, found id, content");
+        check("a.csv", b"id,text\n1,a\n2,\"open\n3,b\n", "line 3: a quoted field is not closed");
+        check("a.parquet", &parquet_file("content", &[Some("a")]), "no field");
         check("a.parquet", b"PAR1 is not enough", "cannot be read");
         check("a.parquet.gz", b"", "cannot be read");
         let packed = gzip(&b"{\"text\":\"a\"}\n".repeat(1000));
@@ -478,7 +543,8 @@ mod tests {
     fn invalid_utf8_is_replaced_if_that_is_asked_for() {
         let options = ReadOptions { lossy: true, ..OPTIONS };
         assert_eq!(read("a.jsonl", b"{\"text\":\"\xe9\"}\n", options).0.unwrap(), ["\u{fffd}"]);
-        assert_eq!(read("a.csv", b"text\n\xe9\n", options).0.unwrap(), ["\u{fffd}"]);
+        let (texts, stats) = read("a.csv", b"text\n\xe9\n\xe9\n", options);
+        assert_eq!((texts.unwrap(), stats.lossy_files), (vec!["\u{fffd}".to_owned(); 2], 1));
         let (texts, stats) = read("a.txt", b"a\xe9", options);
         assert_eq!((texts.unwrap(), stats.lossy_files), (vec!["a\u{fffd}".to_owned()], 1));
     }
@@ -520,12 +586,11 @@ mod tests {
             let path = folder.path().join(name);
             fs_err::write(&path, &bytes).unwrap();
             let file = Found { path, name: (*name).into(), package: None, explicit: true };
-            let (mut strict, mut lax) = (0, 0);
             let mut stats = CorpusStats::default();
-            let result = for_each_document(&file, OPTIONS, &mut stats, &mut |document| strict += document.text.len());
+            let result = for_each_document(&file, OPTIONS, &mut stats, &mut |_| {});
             let options = ReadOptions { skip_bad: true, lossy: true, ..OPTIONS };
-            let _ = for_each_document(&file, options, &mut stats, &mut |document| lax += document.text.len());
-            assert!(lax >= strict, "nothing that can be read is lost by skipping");
+            let lax = for_each_document(&file, options, &mut stats, &mut |_| {});
+            assert!(result.is_err() || lax.is_ok(), "what can be read can be read with less care");
             if let Err(error) = result {
                 n_errors += 1;
                 assert!(error.to_string().contains(name) && error.hint().is_some(), "{error}");

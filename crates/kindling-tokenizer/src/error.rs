@@ -188,6 +188,15 @@ pub enum TokenizerError {
         token: String,
     },
 
+    /// A token that no merge makes.
+    #[error("token `{token}` with id `{id}` is made by no merge")]
+    NoMerge {
+        /// The token as the file spells it.
+        token: String,
+        /// Its id.
+        id: u32,
+    },
+
     /// The same merge twice.
     #[error("merge {second} repeats merge {first}")]
     DuplicateMerge {
@@ -273,6 +282,7 @@ impl TokenizerError {
             | Self::MissingByte { .. }
             | Self::MergeShape { .. }
             | Self::MergeUnknownToken { .. }
+            | Self::NoMerge { .. }
             | Self::DuplicateMerge { .. } => "the file was edited or damaged: take it again from where it was made",
             Self::Io { action: "read", source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 "check the path: a tokenizer is one file, usually called `tokenizer.json`"

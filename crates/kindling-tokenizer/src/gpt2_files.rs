@@ -20,7 +20,7 @@ pub(crate) fn find(path: &Path) -> Option<(PathBuf, PathBuf)> {
     Some((folder.join(vocab), folder.join(merges)))
 }
 
-/// Reads both. An error says whether it is in the merges. Tokens that are neither a byte nor made by a merge are special.
+/// Reads both. An error says whether it is in the merges. Tokens in angle or square brackets that no merge makes are special.
 pub(crate) fn read(vocab: &str, merges: &str) -> Result<Bpe, (bool, TokenizerError)> {
     let vocab = Entries::from_json(vocab).map_err(|error| (false, error))?;
     let mut listed = Vec::new();
@@ -36,7 +36,17 @@ pub(crate) fn read(vocab: &str, merges: &str) -> Result<Bpe, (bool, TokenizerErr
         });
     }
     let made: HashSet<String> = listed.iter().filter_map(|merge| merge.parts.as_ref()).map(|(a, b)| format!("{a}{b}")).collect();
+    // As GPT-2, RoBERTa and their like have them. Anything else that no merge makes is one that has lost its merge.
+    let looks_special = |token: &str| {
+        (token.starts_with('<') && token.ends_with('>'))
+            || (token.starts_with('[') && token.ends_with(']'))
+            || token.starts_with("madeupword")
+    };
     let is_special = |token: &str| token.chars().nth(1).is_some() && !made.contains(token);
     let added: Vec<Added<'_>> = vocab.tokens().filter(|(token, _)| is_special(token)).map(|(content, id)| Added { content, id }).collect();
-    bpe_of(&vocab, &added, &listed, SplitPattern::Gpt2, false).map_err(|error| (error.is_in_merges(), error))
+    let bpe = bpe_of(&vocab, &added, &listed, SplitPattern::Gpt2, false).map_err(|error| (error.is_in_merges(), error))?;
+    if let Some((token, id)) = vocab.tokens().find(|(token, _)| is_special(token) && !looks_special(token)) {
+        return Err((true, TokenizerError::NoMerge { token: token.to_owned(), id }));
+    }
+    Ok(bpe)
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use fancy_regex::Regex;
 
 use crate::TokenizerError;
+use class::{Class, class_at};
 use window::{WINDOW, Window};
 
 /// How text is cut into pre-tokens before BPE looks at it.
@@ -126,21 +127,46 @@ impl SplitPattern {
     /// The last place in `text` where a pre-token begins whatever text follows, and whatever stood before: there it can be
     /// cut, and the parts be cut apart. `None` where there is none, and for regular expressions, of which it is not known.
     pub(crate) fn last_safe_cut(&self, text: &[u8]) -> Option<usize> {
-        // No pattern takes a letter of ASCII and a space behind it, and none looks from the one to the other. The same goes
-        // for a single line feed and a letter behind it; of several, the last may stand alone.
-        let is_cut = |three: &[u8]| match three {
-            [_, before, b' '] => before.is_ascii_alphabetic(),
-            [before, b'\n', after] => before.is_ascii_graphic() && after.is_ascii_alphabetic(),
+        // No pattern takes a letter and a space behind it, and none looks from the one to the other. The same goes for a single
+        // line feed and a letter behind it; of several, the last may stand alone.
+        let is_cut = |at: usize| match text[at] {
+            b' ' => class_before(text, at).is_some_and(Class::is_letter),
+            b'\n' => {
+                class_before(text, at).is_some_and(|class| !class.is_space()) && class_behind(text, at + 1).is_some_and(Class::is_letter)
+            }
             _ => false,
         };
         match self {
             Self::Regex(_) => None,
-            _ => text.windows(3).rposition(is_cut).map(|at| at + 2),
+            _ => (1..text.len()).rev().find(|&at| is_cut(at)).map(|at| if text[at] == b' ' { at } else { at + 1 }),
         }
     }
 }
 
+/// Class of the character that ends at `end`, if there is a whole one.
+fn class_before(text: &[u8], end: usize) -> Option<Class> {
+    let start = (end.saturating_sub(4)..end).rev().find(|&at| text[at] & 0xc0 != 0x80)?;
+    let character = str::from_utf8(&text[start..end]).ok()?;
+    class_at(character, 0).map(|(class, _)| class)
+}
+
+/// Class of the character that begins at `start`, if there is a whole one.
+fn class_behind(text: &[u8], start: usize) -> Option<Class> {
+    let character = text[start..(start + 4).min(text.len())].utf8_chunks().next()?.valid();
+    class_at(character, 0).map(|(class, _)| class)
+}
+
 impl SplitPattern {
+    /// The split of a regular expression in a `tokenizer.json`, which is no name, and in which `{1,3}+` is not possessive.
+    pub(crate) fn from_json(regex: &str) -> Result<Self, TokenizerError> {
+        let is_name = regex.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if is_name || ambiguous(regex).is_some() {
+            let pattern = regex.to_owned();
+            return Err(TokenizerError::Pattern { pattern, problem: "is not understood as its maker's library does".to_owned() });
+        }
+        regex.parse()
+    }
+
     /// Parts of at most about `size` bytes whose pre-tokens together are those of the whole text.
     pub(crate) fn chunks<'t>(&self, mut text: &'t str, size: usize) -> Vec<&'t str> {
         let mut chunks = Vec::new();
@@ -185,9 +211,38 @@ impl std::str::FromStr for SplitPattern {
             return Ok(pattern);
         }
         let refuse = |problem: String| TokenizerError::Pattern { pattern: text.to_owned(), problem };
+        if let Some(found) = ambiguous(text) {
+            return Err(refuse(format!("`{found}` means another thing to other programs that read a `tokenizer.json`")));
+        }
         let regex = Regex::new(text).map_err(|error| refuse(error.to_string()))?;
         Ok(Self::Regex(Pattern(Arc::new(regex))))
     }
+}
+
+/// What engines take differently: `^` and `$`, which are the ends of a line or of the text, and `{1,3}+`, possessive or not.
+fn ambiguous(pattern: &str) -> Option<&'static str> {
+    let (mut in_class, mut chars) = (0, pattern.chars().peekable());
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => {
+                // The braces of `\p{L}` count nothing.
+                if matches!(chars.next(), Some('p' | 'P')) && chars.peek() == Some(&'{') {
+                    drop(chars.by_ref().find(|&c| c == '}'));
+                }
+            }
+            '[' => {
+                in_class += 1;
+                // A bracket or a caret at the front of a class stands for what it says.
+                while chars.next_if(|c| matches!(c, '^' | ']')).is_some() {}
+            }
+            ']' if in_class > 0 => in_class -= 1,
+            '^' if in_class == 0 => return Some("^"),
+            '$' if in_class == 0 => return Some("$"),
+            '}' if in_class == 0 && chars.peek() == Some(&'+') => return Some("}+"),
+            _ => {}
+        }
+    }
+    None
 }
 
 /// How many ends [`Splitter::next_ends`] finds at most.
@@ -282,8 +337,9 @@ impl<'t> Splitter<'t> {
                     .find_from_pos(self.text, from)
                     .map_err(|error| TokenizerError::Pattern { pattern: regex.as_str().to_owned(), problem: error.to_string() })?;
                 match found {
-                    // A match of nothing cuts nothing.
-                    Some(found) if found.start() == found.end() => match self.text[found.end()..].chars().next() {
+                    // A match of nothing cuts where it is, and the search goes on behind it.
+                    Some(found) if found.start() == found.end() && found.end() == self.pos => match self.text[found.end()..].chars().next()
+                    {
                         Some(next) => from = found.end() + next.len_utf8(),
                         None => break None,
                     },
@@ -364,7 +420,7 @@ mod tests {
         check("[a-z]+", "", &[]);
         check("[a-z]+", "12ab, cd!", &["12", "ab", ", ", "cd", "!"]);
         check("a*", "baab", &["b", "aa", "b"]);
-        check(r"(?=[A-Z])|\d+", "aB1C", &["aB", "1", "C"]);
+        check(r"(?=[A-Z])|\d+", "aB1C", &["a", "B", "1", "C"]);
         check(r"\s+", "nothing", &["nothing"]);
         let many = "ab ".repeat(2000);
         assert_eq!(r"\w+".parse::<SplitPattern>().unwrap().pre_tokens(&many).unwrap().len(), 4000);
@@ -374,6 +430,16 @@ mod tests {
     fn what_cannot_be_run_is_refused() {
         let error = "(a".parse::<SplitPattern>().unwrap_err();
         assert!(error.to_string().starts_with("split pattern `(a`: "), "{error}");
+        for (pattern, expected) in [
+            ("^a", Some("^")),
+            (r"\s+$", Some("$")),
+            (r"\p{N}{1,3}+", Some("}+")),
+            (r"[^$^]\$[]$]\^a{1,3}\p{L}+", None),
+            (CL100K_PORTABLE, None),
+            (O200K, None),
+        ] {
+            assert_eq!(ambiguous(pattern), expected, "{pattern}");
+        }
     }
 
     #[test]
@@ -417,7 +483,7 @@ mod tests {
         }
 
         #[test]
-        fn cutting_at_a_safe_place_changes_nothing(text in "[abA '\n\t/1.é]{0,40}") {
+        fn cutting_at_a_safe_place_changes_nothing(text in "[abA '\n\t/1.é日\u{301}]{0,40}") {
             for (pattern, _) in &*ORACLES {
                 let whole = pattern.pre_tokens(&text).unwrap();
                 let Some(cut) = pattern.last_safe_cut(text.as_bytes()) else { continue };

@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 
 use crate::split::SplitPattern;
 use crate::table::TokenTable;
-use crate::{Bpe, END_OF_TEXT, TokenizerError};
+use crate::{Bpe, END_OF_TEXT, TokenizerError, byte_alphabet};
 
 /// A published vocabulary, but for its tokens.
 pub(crate) struct Published {
@@ -108,6 +108,16 @@ pub(crate) fn assemble(tokens: Vec<(Vec<u8>, u32)>, special_tokens: &[(&str, u32
     }
     if let Some(byte) = (0..=255).find(|&byte| !tokens.iter().any(|(bytes, _)| *bytes == [byte])) {
         return Err(TokenizerError::MissingByte { byte });
+    }
+    for &(token, _) in special_tokens {
+        let refuse = |problem| Err(TokenizerError::SpecialToken { token: token.to_owned(), problem });
+        if token.is_empty() {
+            return refuse("is empty");
+        }
+        // In a tokenizer.json both stand in one map, so their spellings must differ.
+        if byte_alphabet::unspell(token).is_some_and(|bytes| by_bytes.contains_key(&*bytes) && bytes != token.as_bytes()) {
+            return refuse("is spelled like an ordinary token of this vocabulary");
+        }
     }
     let mut table = TokenTable::default();
     for (id, entry) in by_id.iter().enumerate() {

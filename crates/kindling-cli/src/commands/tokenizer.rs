@@ -11,6 +11,7 @@ use kindling_tokenizer::{BpeTrainer, PreTokenCounts, SpecialTokens, Tokenizer, T
 use serde_json::json;
 
 use crate::args::{Args, TokenizerCommand, TokenizerTrainArgs};
+use crate::corpus::reading;
 use crate::failure::Advice;
 use crate::output;
 use crate::progress::Progress;
@@ -22,7 +23,7 @@ pub(crate) fn run(args: &Args, command: &TokenizerCommand) -> anyhow::Result<Exi
             encode(args, &Tokenizer::open(tokenizer)?, text.as_deref(), file.as_deref(), allow_special)
         }
         TokenizerCommand::Decode { tokenizer, ids } => decode(args, &Tokenizer::open(tokenizer)?, ids),
-        TokenizerCommand::Info { tokenizers, data, text_field, top } => info(args, tokenizers, data, text_field, *top),
+        TokenizerCommand::Info { tokenizers, data, reading: read, top } => info(args, tokenizers, data, reading(read), *top),
     }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -37,11 +38,7 @@ fn train(args: &Args, train_args: &TokenizerTrainArgs) -> anyhow::Result<()> {
     };
     // What cannot be trained is said before all the text is read.
     trainer.check()?;
-    let options = ReadOptions {
-        text_field: train_args.text_field.as_deref().unwrap_or("text"),
-        skip_bad: train_args.skip_bad,
-        lossy: train_args.lossy,
-    };
+    let options = reading(&train_args.reading);
     let mut progress = Progress::new(args.quiet);
     let mut counts = PreTokenCounts::new(trainer.pattern.clone()).with_max_document_bytes(train_args.max_document_bytes);
     let stats = count_files(&train_args.data, &train_args.exclude, options, &mut counts, &mut |done, total| progress.reading(done, total))?;
@@ -120,25 +117,20 @@ fn decode(args: &Args, tokenizer: &Tokenizer, ids: &[u32]) -> anyhow::Result<()>
     output::bytes(&tokenizer.decode(&ids)?)
 }
 
-fn info(args: &Args, names: &[String], data: &[PathBuf], text_field: &str, top: usize) -> anyhow::Result<()> {
+fn info(args: &Args, names: &[String], data: &[PathBuf], options: ReadOptions<'_>, top: usize) -> anyhow::Result<()> {
     let tokenizers = names.iter().map(|name| Tokenizer::open(name)).collect::<Result<Vec<_>, _>>()?;
     let mut usages: Vec<Usage> = tokenizers.iter().map(Usage::new).collect();
     let mut seconds = vec![0.0; tokenizers.len()];
     if !data.is_empty() {
         let mut progress = Progress::new(args.quiet);
-        for_each_text(
-            data,
-            ReadOptions { text_field, skip_bad: false, lossy: false },
-            &mut |done, total| progress.reading(done, total),
-            &mut |texts| {
-                for ((tokenizer, usage), seconds) in tokenizers.iter().zip(&mut usages).zip(&mut seconds) {
-                    let start = Instant::now();
-                    usage.add(tokenizer, texts)?;
-                    *seconds += start.elapsed().as_secs_f64();
-                }
-                Ok(())
-            },
-        )?;
+        for_each_text(data, options, &mut |done, total| progress.reading(done, total), &mut |texts| {
+            for ((tokenizer, usage), seconds) in tokenizers.iter().zip(&mut usages).zip(&mut seconds) {
+                let start = Instant::now();
+                usage.add(tokenizer, texts)?;
+                *seconds += start.elapsed().as_secs_f64();
+            }
+            Ok(())
+        })?;
     }
     let shown = |tokenizer: &Tokenizer, id: u32| {
         let bytes = tokenizer.token_bytes(id).unwrap_or_default();

@@ -142,7 +142,7 @@ fn read_pattern(pre_tokenizer: Option<&Value>) -> Result<SplitPattern, Tokenizer
     let rules = [only("add_prefix_space", false), any("trim_offsets"), only("use_regex", false)];
     expect_component("pre_tokenizer.pretokenizers[1]", Some(byte_level), "ByteLevel", &rules)?;
     match &split["pattern"]["Regex"] {
-        Value::String(pattern) => pattern.parse(),
+        Value::String(pattern) => SplitPattern::from_json(pattern),
         _ => Err(wrong("pre_tokenizer.pretokenizers[0].pattern", &split["pattern"], "a `Regex`")),
     }
 }

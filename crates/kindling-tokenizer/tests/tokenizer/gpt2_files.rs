@@ -60,6 +60,9 @@ fn a_mistake_is_told_with_file_and_line() {
     check(&|_, merges| merges[3] = "a".into(), true, "line 5: merge 3 is `a`, expected two tokens with one space between them");
     check(&|_, merges| merges[0] = "zq a".into(), true, "line 2: merge 0 needs the token `zq`, which is not in the vocabulary");
     check(&|_, merges| merges[1] = merges[0].clone(), true, "line 3: merge 1 repeats merge 0");
+    let last = crate::BPE.vocab_size() - 3;
+    let spelled = vocab.as_object().unwrap().iter().find(|(_, id)| **id == json!(last)).unwrap().0.clone();
+    check(&|_, merges| drop(merges.pop()), true, &format!("token `{spelled}` with id `{last}` is made by no merge"));
     // Keys of this map are sorted: `!` stands on the second line.
     check(&|vocab, _| vocab["!"] = json!(9999), false, "line 2: token `!` has id `9999`, expected ids 0 to 1499 without holes");
     check(&|vocab, _| vocab["!"] = json!("x"), false, "line 2: field `model.vocab` is `x`, expected the id of the token `!`");

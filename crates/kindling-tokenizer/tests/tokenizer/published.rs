@@ -113,6 +113,8 @@ fn a_tiktoken_file_is_read_by_its_name_or_by_its_pattern() {
     check(&format!("{bytes}YWI= 4000000000\n"), &[], "token `ab` has id `4000000000`, expected ids 0 to 256");
     check(&bytes[bytes.find('\n').unwrap() + 1..], &[], "byte `0x00` has no token");
     check(&bytes, &[("<end>", 255)], "id `255` belongs to both");
+    check(&bytes, &[("", 256)], "special token `` is empty");
+    check(&format!("{bytes}IGE= 256\n"), &[("Ġa", 257)], "special token `Ġa` is spelled like an ordinary token");
     check("", &[], "byte `0x00` has no token");
 }
 

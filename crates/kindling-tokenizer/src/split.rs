@@ -225,10 +225,11 @@ fn ambiguous(pattern: &str) -> Option<&'static str> {
     while let Some(c) = chars.next() {
         match c {
             '\\' => {
+                let escaped = chars.next();
                 // The braces of `\p{L}` count nothing.
-                if matches!(chars.next(), Some('p' | 'P')) && chars.peek() == Some(&'{') {
-                    drop(chars.by_ref().find(|&c| c == '}'));
-                }
+                let has_braces = matches!(escaped, Some('p' | 'P')) && chars.peek() == Some(&'{');
+                while has_braces && chars.next_if(|&c| c != '}').is_some() {}
+                let _ = has_braces && chars.next().is_some();
             }
             '[' => {
                 in_class += 1;

@@ -233,7 +233,9 @@ impl Rows<'_> {
         let column = match (named, wanted.parse::<usize>()) {
             // A number is a column of a table without names, also where the first row holds that number: it is a document too.
             (_, Ok(number)) if (1..=names.len()).contains(&number) => {
-                let text = utf8(first[number - 1].strip_prefix(b"\xef\xbb\xbf").unwrap_or(&first[number - 1]), self.options.lossy);
+                let field = first[number - 1].strip_prefix(b"\xef\xbb\xbf").unwrap_or(&first[number - 1]);
+                self.note(field);
+                let text = utf8(field, self.options.lossy);
                 self.take(1, text.map(Cow::into_owned))?;
                 number - 1
             }

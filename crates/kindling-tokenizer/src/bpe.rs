@@ -110,11 +110,8 @@ impl Bpe {
         Ok(ids)
     }
 
-    /// As [`encode`](Self::encode), behind what `ids` holds. In an error `ids` holds part of the text's.
-    ///
-    /// # Errors
-    /// As [`encode`](Self::encode).
-    pub(crate) fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
+    /// As [`encode`](Self::encode), behind what `ids` holds.
+    fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let n_threads = rayon::current_num_threads();
         let chunks = if text.len() >= 2 * CHUNK_BYTES.0 && n_threads > 1 {
             self.pattern.chunks(text, (text.len() / (2 * n_threads)).clamp(CHUNK_BYTES.0, CHUNK_BYTES.1))

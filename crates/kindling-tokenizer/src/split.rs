@@ -228,8 +228,9 @@ fn ambiguous(pattern: &str) -> Option<&'static str> {
                 let escaped = chars.next();
                 // The braces of `\p{L}` count nothing.
                 let has_braces = matches!(escaped, Some('p' | 'P')) && chars.peek() == Some(&'{');
-                while has_braces && chars.next_if(|&c| c != '}').is_some() {}
-                let _ = has_braces && chars.next().is_some();
+                if has_braces {
+                    while chars.next().is_some_and(|c| c != '}') {}
+                }
             }
             '[' => {
                 in_class += 1;

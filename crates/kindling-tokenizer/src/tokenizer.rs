@@ -220,12 +220,10 @@ impl Tokenizer {
     /// As the one or the other.
     pub fn open(name: &str) -> Result<Self, TokenizerError> {
         let path = Path::new(name);
-        let is_path = path.exists() || path.extension().is_some() || path.components().count() > 1;
         #[cfg(feature = "published")]
-        if !is_path {
+        if !path.exists() && path.extension().is_none() && path.components().count() == 1 {
             return Self::published(name);
         }
-        let _ = is_path;
         Self::load(path)
     }
 

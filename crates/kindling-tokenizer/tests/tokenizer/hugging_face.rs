@@ -7,7 +7,7 @@ use kindling_tokenizer::{CharVocab, END_OF_TEXT, Tokenizer};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::{BPE, CHARS, NASTY, WORDS, all_kinds};
+use crate::{BPE, CHARS, NASTY, WORDS, all_kinds, text};
 
 fn theirs(tokenizer: &Tokenizer) -> tokenizers::Tokenizer {
     tokenizers::Tokenizer::from_str(&tokenizer.to_json()).unwrap()
@@ -96,17 +96,6 @@ fn byte_tokens_in_another_order_have_equal_ids() {
     let again = Tokenizer::from_json(&ours.to_json()).unwrap();
     assert_eq!(again.to_json(), ours.to_json());
     assert_eq!(again.encode(NASTY[2]).unwrap(), ours.encode(NASTY[2]).unwrap());
-}
-
-fn text() -> impl Strategy<Value = String> {
-    let part = prop_oneof![
-        3 => "[a-zA-Z0-9 '.,!-]{0,12}",
-        1 => "[ \t\r\n\u{a0}\u{3000}]{1,6}",
-        1 => "[\u{300}\u{200d}\u{fe0f}👩👍🏽éß一²Ⅷ٣日本語]{1,6}",
-        1 => "(the|fn|let|self|    |==|'s){1,5}",
-        1 => "\\PC{0,8}",
-    ];
-    prop::collection::vec(part, 0..10).prop_map(|parts| parts.concat())
 }
 
 proptest! {

@@ -13,6 +13,8 @@ mod training;
 
 use std::sync::LazyLock;
 
+use proptest::prelude::*;
+
 use kindling_tokenizer::{BpeTrainer, CharVocab, END_OF_TEXT, Tokenizer, WordVocab};
 
 /// Text of many scripts and habits, each with something that has broken a tokenizer.
@@ -61,4 +63,17 @@ static WORDS: LazyLock<Tokenizer> = LazyLock::new(|| WordVocab::build(&CORPUS, 5
 
 fn all_kinds() -> [&'static Tokenizer; 3] {
     [&BPE, &CHARS, &WORDS]
+}
+
+/// Text of many scripts, with what each vocabulary has tokens for, and runs that overlap themselves.
+fn text() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        4 => "[a-zA-Z0-9 '.,!-]{0,12}",
+        1 => "[ \t\r\n\u{a0}\u{3000}/]{1,6}",
+        1 => "[\u{300}\u{200d}\u{fe0f}👩👍🏽éß一²Ⅷ٣日本語ʰǅſ]{1,6}",
+        1 => "(the|fn|let|self|    |==|'s){1,5}",
+        1 => "\\PC{0,8}",
+        1 => "(a|ab|é|日| ){0,80}",
+    ];
+    prop::collection::vec(part, 0..10).prop_map(|parts| parts.concat())
 }

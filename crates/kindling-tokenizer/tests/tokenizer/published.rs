@@ -7,7 +7,7 @@ use kindling_tokenizer::{SpecialTokens, SplitPattern, Tokenizer, TokenizerError}
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::NASTY;
+use crate::{NASTY, text};
 
 const NAMES: [&str; 4] = ["r50k_base", "p50k_base", "cl100k_base", "o200k_base"];
 
@@ -116,17 +116,6 @@ fn a_tiktoken_file_is_read_by_its_name_or_by_its_pattern() {
     check(&bytes, &[("", 256)], "special token `` is empty");
     check(&format!("{bytes}IGE= 256\n"), &[("Ġa", 257)], "special token `Ġa` is spelled like an ordinary token");
     check("", &[], "byte `0x00` has no token");
-}
-
-fn text() -> impl Strategy<Value = String> {
-    let part = prop_oneof![
-        4 => "[a-zA-Z0-9 '.,!-]{0,12}",
-        1 => "[ \t\r\n\u{a0}\u{3000}/]{1,6}",
-        1 => "[\u{300}\u{200d}\u{fe0f}👩👍🏽éß一²Ⅷ٣日本語ʰǅſ]{1,6}",
-        1 => "\\PC{0,8}",
-        1 => "(a|ab|é|日| ){0,80}",
-    ];
-    prop::collection::vec(part, 0..10).prop_map(|parts| parts.concat())
 }
 
 proptest! {

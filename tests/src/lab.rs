@@ -191,7 +191,7 @@ impl Lab {
 
     /// The only folder of prepared data, from the lab.
     pub fn prepared(&self) -> String {
-        let names = self.names("data");
+        let names: Vec<_> = self.names("data").into_iter().filter(|name| !name.starts_with('.')).collect();
         assert_eq!(names.len(), 1, "one prepared folder: {names:?}");
         format!("data/{}", names[0])
     }
@@ -240,6 +240,11 @@ impl Lab {
     /// A run's `summary.json`.
     pub fn summary(&self, run: &str) -> Value {
         serde_json::from_str(&self.read(&format!("runs/{run}/summary.json"))).expect("a summary is JSON")
+    }
+
+    /// Waits until something holds.
+    pub fn wait_until(&self, what: &str, holds: impl FnMut() -> bool) {
+        until(what, holds);
     }
 
     /// Waits until the log of a run that is being trained has this many rows.

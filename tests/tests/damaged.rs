@@ -8,17 +8,39 @@ use kindling_tests::{Harm, Lab};
 const NEED_DATA: [&str; 2] = ["TRAIN --name new", "train --resume old --set train.steps=40"];
 
 #[test]
-fn prepared_data() {
-    for file in ["train-00000.bin", "validation-00000.bin", "tokenizer.json"] {
+fn shards_are_written_again() {
+    for file in ["train-00000.bin", "validation-00000.bin"] {
         for harm in Harm::ALL {
-            let lab = Lab::with_run();
-            lab.harm(&format!("{}/{file}", lab.prepared()), harm);
-            let config = lab.read("runs/old/config.toml");
             for line in NEED_DATA {
-                lab.check_errors(&[(line, &[file, "delete", "prepared"])]);
+                let lab = Lab::with_run();
+                let data = lab.snapshot("data");
+                lab.harm(&format!("{}/{file}", lab.prepared()), harm);
+                let said = lab.run(line).ok();
+                assert!(said.err.contains("warning: ") && said.err.contains(file), "{said}");
+                assert_eq!(lab.snapshot("data"), data, "{said}");
             }
-            assert_eq!(lab.read("runs/old/config.toml"), config, "a refused run keeps its config");
         }
+    }
+}
+
+#[test]
+fn shards_of_a_text_that_is_another_now() {
+    let lab = Lab::with_run();
+    lab.harm(&format!("{}/train-00000.bin", lab.prepared()), Harm::Edited);
+    lab.write("text.txt", lab.read("text.txt").replace("river", "brook"));
+    lab.run(NEED_DATA[1]).fails(&["train-00000.bin", "damaged"]);
+}
+
+#[test]
+fn tokenizer_of_prepared_data() {
+    for harm in Harm::ALL {
+        let lab = Lab::with_run();
+        lab.harm(&format!("{}/tokenizer.json", lab.prepared()), harm);
+        let config = lab.read("runs/old/config.toml");
+        for line in NEED_DATA {
+            lab.check_errors(&[(line, &["tokenizer.json", "delete", "prepared"])]);
+        }
+        assert_eq!(lab.read("runs/old/config.toml"), config, "a refused run keeps its config");
     }
 }
 
@@ -27,9 +49,9 @@ fn manifest_of_prepared_data() {
     let edits: [fn(&str) -> String; 4] = [
         |text| text[..text.len() / 2].to_owned(),
         |_| String::new(),
-        |text| text.replacen("\"version\": 2", "\"version\": 999", 1),
+        |text| text.replacen("\"version\": 3", "\"version\": 999", 1),
         // Still JSON: the last shard's checksum.
-        |text| text.replace("validation-00000.bin\",\n        \"", "validation-00000.bin\",\n        \"0"),
+        |text| text.replace("validation-00000.bin\",\n        \"sum\": \"", "validation-00000.bin\",\n        \"sum\": \"0"),
     ];
     for (i, edit) in edits.iter().enumerate() {
         let lab = Lab::with_run();
@@ -178,7 +200,7 @@ fn a_run_of_a_later_version() {
     let lab = Lab::with_run();
     lab.run("TRAIN --name later").ok();
     let manifest = lab.read("runs/later/manifest.json");
-    lab.write("runs/later/manifest.json", manifest.replacen("\"version\": 2", "\"version\": 999", 1));
+    lab.write("runs/later/manifest.json", manifest.replacen("\"version\": 3", "\"version\": 999", 1));
     lab.check_errors(&[("generate later", &["runs/later/manifest.json", "version 999, expected 1 to 2"])]);
 }
 

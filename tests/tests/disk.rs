@@ -129,7 +129,7 @@ mod full {
         let said = lab.shell("ulimit -f 16; exec $KINDLING TRAIN --name new --set tokenizer.kind=char");
         said.fails(&["train-00000.bin", "File too large", "--data-dir"]);
         // A tokenizer of 8 kB.
-        let said = lab.shell("ulimit -f 4; exec $KINDLING TRAIN --name new --set seed=2");
+        let said = lab.shell("ulimit -f 4; exec $KINDLING TRAIN --name new --set data.validation_fraction=0.2");
         said.fails(&["tokenizer.json", "File too large", "--data-dir"]);
         // A config of 0.7 kB.
         let said = lab.shell("ulimit -f 0; exec $KINDLING TRAIN --name new");
@@ -137,5 +137,9 @@ mod full {
         assert_eq!(lab.snapshot("runs"), before);
         let prepared = lab.prepared();
         assert!(lab.run("TRAIN --name new").ok().err.contains(&format!("reused in {prepared}")));
+        // With room on the disk, what was begun goes on.
+        let said = lab.run("TRAIN --name char --set tokenizer.kind=char").ok();
+        assert!(said.err.contains("going on behind 0 shards"), "{said}");
+        assert!(lab.names("data").iter().all(|name| !name.starts_with('.')), "{:?}", lab.names("data"));
     }
 }

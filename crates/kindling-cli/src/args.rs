@@ -37,6 +37,11 @@ pub(crate) enum Command {
     Train(TrainArgs),
     /// Turn a corpus into token shards, and say what is in them; `train` does it by itself
     Prepare(CorpusArgs),
+    /// Look at a corpus
+    Data {
+        #[command(subcommand)]
+        command: DataCommand,
+    },
     /// Write text with a trained model
     Generate(GenerateArgs),
     /// Score a text: loss, perplexity, bits per byte, next-token accuracy
@@ -68,7 +73,7 @@ pub(crate) struct ReadingArgs {
     /// The field that is the text in JSON lines, CSV, TSV and Parquet files; by default `text`
     #[arg(long, value_name = "FIELD")]
     pub(crate) text_field: Option<String>,
-    /// Leave out rows of such files that cannot be read, and count them
+    /// Leave out rows that cannot be read, and what stands behind the damage of a packed file, and count both
     #[arg(long)]
     pub(crate) skip_bad: bool,
 }
@@ -79,9 +84,13 @@ pub(crate) struct CorpusArgs {
     /// The run's configuration
     #[arg(long, value_name = "FILE", default_value = "configs/spark.toml")]
     pub(crate) config: PathBuf,
-    /// Read this file, folder or glob instead of the config's corpus; can be given several times
+    /// Read this file, folder or glob instead of the config's corpus; `-` is standard input, `--data=-.jsonl` names what it holds; can be
+    /// given several times
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Vec<PathBuf>,
+    /// Validate on this file, folder or glob, and train on all the rest; can be given several times
+    #[arg(long, value_name = "PATH")]
+    pub(crate) validation_data: Vec<PathBuf>,
     /// Change one value of the configuration, such as `train.steps=500`; can be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
@@ -90,6 +99,27 @@ pub(crate) struct CorpusArgs {
     /// Where token shards are kept, for the next run on the same text
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub(crate) data_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Look for documents that repeat, personal data and keys, and validation text that is in the training text too; changes nothing
+    Audit(AuditArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct AuditArgs {
+    #[command(flatten)]
+    pub(crate) corpus: CorpusArgs,
+    /// Words that a passage of the validation text shares with the training text to be told
+    #[arg(long, value_name = "N", default_value_t = 13, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) ngram: u16,
+    /// The share of words in common (Jaccard, of runs of five) from which on two documents are nearly the same
+    #[arg(long, value_name = "S", default_value_t = 0.8, value_parser = similarity)]
+    pub(crate) similarity: f64,
+    /// Examples of each finding
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) examples: usize,
 }
 
 #[derive(Debug, clap::Args)]
@@ -104,7 +134,7 @@ pub(crate) struct TrainArgs {
     pub(crate) name: Option<String>,
     /// Go on with a run: its name, its path, or `latest`
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest",
-          conflicts_with_all = ["config", "data", "lossy", "text_field", "skip_bad", "precision", "name"])]
+          conflicts_with_all = ["config", "data", "validation_data", "lossy", "text_field", "skip_bad", "precision", "name"])]
     pub(crate) resume: Option<String>,
 }
 
@@ -232,4 +262,9 @@ pub(crate) struct TokenizerTrainArgs {
 fn isa(text: &str) -> Result<Isa, String> {
     let unknown = || format!("expected one of {}", Isa::ALL.map(|isa| format!("`{isa}`")).join(", "));
     Isa::ALL.into_iter().find(|isa| isa.to_string() == text).ok_or_else(unknown)
+}
+
+fn similarity(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|value| *value > 0.0 && *value <= 1.0);
+    value.ok_or_else(|| "expected a number above 0 and at most 1".into())
 }

@@ -1,5 +1,6 @@
 //! One file a command; each calls the library and prints.
 
+pub(crate) mod data;
 pub(crate) mod devices;
 pub(crate) mod eval;
 pub(crate) mod generate;

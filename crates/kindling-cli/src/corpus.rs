@@ -18,13 +18,13 @@ pub(crate) fn config(args: &CorpusArgs, options: impl IntoIterator<Item = String
     let mut overrides = Vec::new();
     // Before the config is checked, since it may name no data of its own, and before what the user sets himself.
     if !args.data.is_empty() {
-        // Absolute, so that the run can be resumed from elsewhere; a glob stays as it is.
-        let absolute =
-            |path: &PathBuf| if path.exists() { std::path::absolute(path).unwrap_or_else(|_| path.clone()) } else { path.clone() };
-        let paths: Vec<_> = args.data.iter().map(|path| absolute(path).display().to_string()).collect();
-        overrides.push(format!("data.paths={}", serde_json::to_string(&paths)?));
+        overrides.push(paths("data.paths", &args.data)?);
         // What concerns the config's own corpus does not concern the user's.
-        overrides.extend(["data.packages=[]", "data.validation_packages=[]", "data.exclude=[]"].map(str::to_owned));
+        let own = ["packages", "validation_packages", "exclude", "sources", "validation_paths"];
+        overrides.extend(own.map(|key| format!("data.{key}=[]")));
+    }
+    if !args.validation_data.is_empty() {
+        overrides.push(paths("data.validation_paths", &args.validation_data)?);
     }
     for (key, flag) in [("lossy", args.reading.lossy), ("skip_bad", args.reading.skip_bad)] {
         if flag {
@@ -38,6 +38,13 @@ pub(crate) fn config(args: &CorpusArgs, options: impl IntoIterator<Item = String
     overrides.extend(options);
     overrides.extend(args.overrides.iter().cloned());
     Ok(RunConfig::from_toml(&text, &path.display().to_string(), &overrides)?)
+}
+
+/// The override that sets a key to paths: absolute ones, so that the run can be resumed from elsewhere; a glob stays as it is.
+fn paths(key: &str, paths: &[PathBuf]) -> anyhow::Result<String> {
+    let absolute = |path: &PathBuf| if path.exists() { std::path::absolute(path).unwrap_or_else(|_| path.clone()) } else { path.clone() };
+    let paths: Vec<_> = paths.iter().map(|path| absolute(path).display().to_string()).collect();
+    Ok(format!("{key}={}", serde_json::to_string(&paths)?))
 }
 
 /// How files are read where no configuration says it.

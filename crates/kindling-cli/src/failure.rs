@@ -26,10 +26,17 @@ impl std::fmt::Display for Advice {
 
 impl std::error::Error for Advice {}
 
+/// As a shell counts a program that an interrupt ended.
+pub(crate) const STOPPED: u8 = 130;
+
 /// Prints the error and gives exit code 1. A reader that closed the pipe has had enough, which is no failure.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)) {
         return ExitCode::SUCCESS;
+    }
+    if matches!(error.downcast_ref(), Some(DataError::Stopped)) {
+        let _ = std::io::stderr().write_all(b"stopped; what is finished is kept, and the same command goes on behind it\n");
+        return ExitCode::from(STOPPED);
     }
     // Some errors say their cause themselves; it is not said twice.
     let mut message = String::new();
@@ -70,7 +77,8 @@ fn io_hint(error: &std::io::Error) -> Option<String> {
     Some(match error.kind() {
         ErrorKind::StorageFull | ErrorKind::FileTooLarge | ErrorKind::QuotaExceeded => {
             format!(
-                "free some space, or {elsewhere}; what was saved before is untouched, and `kindling train --resume RUN` goes on from it"
+                "free some space, or {elsewhere}; what was saved before is untouched: the same command goes on from it, of a run \
+                 `kindling train --resume RUN`"
             )
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => format!("change the permissions of the path, or {elsewhere}"),

@@ -5,13 +5,14 @@ mod commands;
 mod corpus;
 mod device;
 mod failure;
+mod interrupt;
 mod output;
 mod progress;
 mod startup;
 
 use clap::Parser;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, DataCommand};
 
 fn main() -> std::process::ExitCode {
     // Usage errors end the program with code 2, help and version with 0.
@@ -21,6 +22,7 @@ fn main() -> std::process::ExitCode {
     let result = startup::thread_pool(args.threads).and_then(|()| startup::instructions(args.isa)).and_then(|()| match &args.command {
         Command::Train(train) => commands::train::run(&args, train),
         Command::Prepare(corpus) => commands::prepare::run(&args, corpus),
+        Command::Data { command: DataCommand::Audit(audit) } => commands::data::run(&args, audit),
         Command::Generate(generate) => commands::generate::run(&args, generate),
         Command::Eval(eval) => commands::eval::run(&args, eval),
         Command::Runs { command } => commands::runs::run(&args, command),

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use kindling_data::PrepareEvent;
+use kindling_data::{CorpusStats, PrepareEvent, StepReport};
 use kindling_train::TrainEvent;
 
 use crate::output::count;
@@ -73,24 +73,25 @@ impl Progress {
 
     pub(crate) fn prepare(&mut self, event: PrepareEvent<'_>) {
         match event {
-            PrepareEvent::Read(stats) => {
+            PrepareEvent::Reading { done, total } => self.reading(done, total),
+            PrepareEvent::Read { stats, cleaning } => {
+                self.clear();
                 self.line(&format!(
                     "corpus     {} documents, {:.1} MB, hash {}",
                     count(stats.n_documents as u64),
                     stats.n_bytes as f64 / 1e6,
                     stats.hash
                 ));
-                for (n, what) in [
-                    (stats.identical_dropped, "identical files dropped"),
-                    (stats.binary_skipped, "binary files left out"),
-                    (stats.empty_skipped, "empty files or rows left out"),
-                    (stats.bad_rows_skipped, "rows left out that cannot be read"),
-                    (stats.lossy_files, "files had invalid UTF-8 replaced by U+FFFD"),
-                ] {
-                    if n > 0 {
-                        self.line(&format!("           {} {what}", count(n as u64)));
-                    }
+                for text in left_out(stats, cleaning) {
+                    self.line(&format!("           {text}"));
                 }
+            }
+            PrepareEvent::Waiting => self.line("another process prepares this corpus; waiting for it"),
+            PrepareEvent::GoingOn { n_shards } => self.line(&format!("going on behind {n_shards} shards that an earlier call finished")),
+            PrepareEvent::Rebuilding { damage } => self.line(&format!("warning: {damage}; writing it again")),
+            PrepareEvent::Counted { done, total } => {
+                self.begin("count", total, "count      [{bar:30}] {bytes}/{total_bytes}, {eta} left");
+                self.bar.set_position(done);
             }
             PrepareEvent::Merges { done, total } => {
                 self.merging(done as u64, total as u64);
@@ -208,6 +209,43 @@ impl Progress {
     pub(crate) fn line_run(&self, dir: &std::path::Path) {
         self.line(&format!("run        {}", dir.display()));
     }
+}
+
+/// What of a corpus was left out, dropped or changed, each with its count.
+pub(crate) fn left_out(stats: &CorpusStats, cleaning: &[StepReport]) -> Vec<String> {
+    let mut texts = Vec::new();
+    for (n, what) in [
+        (stats.binary_skipped, "binary files left out"),
+        (stats.empty_skipped, "empty files or rows left out"),
+        (stats.bad_rows_skipped, "rows left out that cannot be read"),
+        (stats.damaged_skipped, "damaged files left out behind the damage"),
+        (stats.lossy_files, "files had invalid UTF-8 replaced by U+FFFD"),
+    ] {
+        if n > 0 {
+            texts.push(format!("{} {what}", count(n as u64)));
+        }
+    }
+    for step in cleaning {
+        let what = match &*step.step {
+            "newlines" => "had line ends turned into \\n",
+            "nfc" => "were composed (NFC)",
+            "redact" => "were redacted",
+            "stop_words" => "lost stop words",
+            "length" => "were dropped by their length",
+            "exact" => "were dropped because another has the same text",
+            "near" => "were dropped because another is nearly the same",
+            other => other,
+        };
+        let n_documents = step.documents_dropped + step.documents_changed;
+        if n_documents > 0 {
+            let n_bytes = step.bytes_changed - step.bytes_dropped as i64;
+            let sign = if n_bytes < 0 { "-" } else { "+" };
+            let of_kinds: Vec<_> = step.redacted.iter().filter(|(_, n)| **n > 0).map(|(kind, n)| format!("{} {kind}", count(*n))).collect();
+            let of_kinds = if of_kinds.is_empty() { String::new() } else { format!(": {}", of_kinds.join(", ")) };
+            texts.push(format!("{} documents {what}, {sign}{} bytes{of_kinds}", count(n_documents as u64), count(n_bytes.unsigned_abs())));
+        }
+    }
+    texts
 }
 
 /// Text set off from messages.

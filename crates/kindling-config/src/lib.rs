@@ -11,13 +11,15 @@
 //! assert_eq!(config.train.steps, 500);
 //! ```
 
+mod clean;
 mod error;
 mod model;
 mod run;
 mod seed;
 mod toml_text;
 
+pub use clean::{CleanConfig, Dedup, Redaction};
 pub use error::ConfigError;
 pub use model::{Dropout, ModelConfig};
-pub use run::{DataConfig, Precision, RunConfig, SamplingConfig, Split, TokenizerConfig, TokenizerKind, TrainConfig};
+pub use run::{DataConfig, Precision, RunConfig, SamplingConfig, SourceConfig, Split, TokenizerConfig, TokenizerKind, TrainConfig};
 pub use seed::Seed;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::model::check_size;
-use crate::{ConfigError, ModelConfig, Seed, toml_text};
+use crate::{CleanConfig, ConfigError, ModelConfig, Seed, toml_text};
 
 /// A whole run: what is read, what is built, how it is trained, how it is sampled from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,9 +84,30 @@ pub struct DataConfig {
     /// This and the next are left out of a file where they are the default: programs from before them read it.
     #[serde(default = "text_field", skip_serializing_if = "is_text")]
     pub text_field: String,
-    /// Leave out rows that cannot be read, and count them, instead of refusing the file.
+    /// Leave out rows that cannot be read, and what stands behind the damage of a packed file, and count both.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skip_bad: bool,
+    /// Files, folders or globs whose documents validate, whatever `split` says of the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub validation_paths: Vec<PathBuf>,
+    /// Further texts, each with its weight in training; with them `paths` and `packages` are empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceConfig>,
+    /// What is done to the texts, and which of them are dropped. Nothing by default.
+    #[serde(default, skip_serializing_if = "CleanConfig::is_off")]
+    pub clean: CleanConfig,
+}
+
+/// One source of a mixture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// What reports call it.
+    pub name: String,
+    /// Files, folders or globs.
+    pub paths: Vec<PathBuf>,
+    /// Its share of the training windows, relative to the other sources' weights.
+    pub weight: f64,
 }
 
 fn text_field() -> String {
@@ -101,7 +122,7 @@ fn is_text(field: &str) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// Whole documents, chosen by a hash of their names.
+    /// Whole documents, chosen by a hash of their texts.
     Document,
     /// The last part of the text; no window crosses the border.
     Tail,
@@ -239,7 +260,20 @@ impl TokenizerConfig {
 
 impl DataConfig {
     fn validate(&self) -> Result<(), ConfigError> {
-        if self.paths.is_empty() && self.packages.is_empty() {
+        if !self.sources.is_empty() && !(self.paths.is_empty() && self.packages.is_empty()) {
+            let expected = "either `data.sources`, or `data.paths` and `data.packages`";
+            return Err(invalid("data.sources", "texts here and in `data.paths` or `data.packages` too".into(), expected));
+        }
+        for source in &self.sources {
+            if !(source.weight > 0.0 && source.weight.is_finite()) {
+                return Err(invalid("data.sources.weight", source.weight.to_string(), "a number above 0"));
+            }
+            if source.paths.is_empty() {
+                return Err(invalid("data.sources.paths", "empty".into(), "at least one file, folder or glob"));
+            }
+        }
+        self.clean.validate()?;
+        if self.sources.is_empty() && self.paths.is_empty() && self.packages.is_empty() {
             return Err(ConfigError::Invalid {
                 key: "data.paths",
                 found: "empty, and so is `data.packages`".into(),

@@ -31,7 +31,7 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
         /// Where the first NUL byte is.
-        offset: usize,
+        offset: u64,
     },
     /// A file that is not UTF-8.
     #[error("`{}` is not UTF-8: line {line}, byte {offset} of the file is 0x{byte:02x}", path.display())]
@@ -41,7 +41,7 @@ pub enum DataError {
         /// Line, from 1.
         line: usize,
         /// Offset in the file, from 0.
-        offset: usize,
+        offset: u64,
         /// The byte there.
         byte: u8,
     },
@@ -92,6 +92,20 @@ pub enum DataError {
     /// A document alone cannot be split by documents.
     #[error("the corpus has {0} document, expected at least 2 to split by whole documents")]
     OneDocument(usize),
+    /// Files that are not what they were a moment ago.
+    #[error("the corpus changed while it was prepared")]
+    Changed,
+    /// The caller wanted a stop.
+    #[error("preparation stopped")]
+    Stopped,
+    /// A language without a list of stop words.
+    #[error("there is no list of stop words for `{found}`, expected one of {known}")]
+    Language {
+        /// As given.
+        found: String,
+        /// The codes of those that there are.
+        known: String,
+    },
     /// A shard or a manifest that is damaged or foreign.
     #[error("`{}` is damaged: {what} is {found}, expected {expected}", path.display())]
     Damaged {
@@ -140,7 +154,11 @@ impl DataError {
             }
             Self::Binary { .. } => "pass text: plain text, Markdown or source files".into(),
             Self::Utf8 { .. } => "convert the file (`iconv -f latin1 -t utf-8`), or pass `--lossy` to replace such bytes by U+FFFD".into(),
-            Self::Packed { .. } => "the file is damaged, or is not what its name says: take it again from where it was made".into(),
+            Self::Packed { .. } => {
+                "the file is damaged, or is not what its name says: take it again from where it was made, or pass `--skip-bad` to go on \
+                 without what stands behind the damage"
+                    .into()
+            }
             Self::Row { .. } => {
                 "correct the row, name another field with `--text-field`, or pass `--skip-bad` to leave such rows out".into()
             }
@@ -152,6 +170,9 @@ impl DataError {
             Self::TooSmall { split: "training", .. } => "pass more text, or lower `model.context_len`".into(),
             Self::TooSmall { .. } => "pass more text, or raise `data.validation_fraction`".into(),
             Self::OneDocument(_) => "use `--set data.split=tail`, or pass several files".into(),
+            Self::Changed => "let nothing write to its files meanwhile, and prepare it again".into(),
+            Self::Stopped => "the same command goes on behind what is finished".into(),
+            Self::Language { .. } => "name the languages in `data.clean.stop_words`, such as `[\"en\", \"zh\"]`".into(),
             Self::Version { .. } => "delete the prepared folder; the next run writes it anew".into(),
             Self::Damaged { .. } => "delete the prepared folder; the next run writes it anew".into(),
             Self::TokenizerFile(source) | Self::Tokenizer { source, .. } => return source.hint(),

@@ -1,27 +1,40 @@
 //! Corpora to token shards to batches. Knows nothing of tensors or models.
 //!
-//! [`prepare`] reads text, splits it, trains or loads a tokenizer, and writes checksummed token shards, once for
-//! each combination of corpus and settings; [`Shards`] maps them into memory; [`BatchSampler`] makes the batch of a step,
+//! [`prepare`] reads text block by block, cleans and splits it, trains or loads a tokenizer, and writes checksummed token shards, once
+//! for each combination of corpus and settings; [`Shards`] maps them into memory; [`BatchSampler`] makes the batch of a step,
 //! a pure function of (seed, step); [`windows`] covers a split with every target once.
 
+mod audit;
 mod batch;
-mod corpus;
+mod block;
+mod clean;
 mod count;
 mod error;
 mod files;
+mod manifest;
 mod mmap;
+mod near;
 mod packages;
 mod prepare;
 mod read;
+mod report;
+mod scan;
 mod shard;
 mod shards;
-mod split;
+mod stretch;
+mod words;
+mod workplace;
+mod write;
 
+pub use audit::{Audit, AuditOptions, Overlap, Personal, Repeats, audit};
 pub use batch::{Batch, BatchSampler, n_windows, windows};
-pub use corpus::{Corpus, CorpusStats, Document};
 pub use count::{count_files, for_each_text};
 pub use error::DataError;
-pub use prepare::{PrepareEvent, Prepared, PreparedManifest, SplitManifest, encode_document, prepare};
+pub use manifest::{Part, Prepared, PreparedManifest, ShardManifest, SourceManifest, SplitManifest};
+pub use prepare::{Preparation, PrepareEvent, prepare};
 pub use read::{ReadOptions, read_document};
+pub use report::{CorpusStats, StepReport};
 pub use shard::{SHARD_VERSION, ShardWriter};
 pub use shards::Shards;
+pub use stretch::Place;
+pub use write::encode_document;

@@ -10,8 +10,8 @@ use crate::files::{Found, walk};
 /// The Rust sources and the documentation of the named packages. Where several versions are locked, all are taken.
 ///
 /// Asks for the packages of the default features on this platform: the ones that the build has just placed here and
-/// verified against `Cargo.lock`.
-pub(crate) fn sources(names: &[String], exclude: &[String], workspace: &Path) -> Result<Vec<Found>, DataError> {
+/// verified against `Cargo.lock`. Those of `validation` are held out.
+pub(crate) fn sources(names: &[String], validation: &[String], exclude: &[String], workspace: &Path) -> Result<Vec<Found>, DataError> {
     let ask = |extra: &[&str]| {
         let options = ["--locked", "--filter-platform", env!("KINDLING_TARGET")];
         MetadataCommand::new()
@@ -32,7 +32,9 @@ pub(crate) fn sources(names: &[String], exclude: &[String], workspace: &Path) ->
         for package in versions {
             let root = package.manifest_path.parent().ok_or_else(|| DataError::Package(name.clone()))?;
             let label = format!("{name}-{}", package.version);
-            found.extend(walk(root.as_std_path(), &label, Some(name), &["rs", "md"], exclude)?);
+            let validates = validation.contains(name);
+            let files = walk(root.as_std_path(), &label, true, &["rs", "md"], exclude)?;
+            found.extend(files.into_iter().map(|file| Found { validates, ..file }));
         }
     }
     Ok(found)

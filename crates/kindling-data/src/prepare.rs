@@ -1,35 +1,75 @@
 //! The whole way from text to a folder of token shards, taken once for each corpus and setting.
 //!
 //! A prepared folder holds `tokenizer.json`, `train-*.bin`, `validation-*.bin` and `manifest.json`, which is written
-//! last; the folder appears under its final name only when everything in it is complete.
+//! last; the folder appears under its final name only when everything in it is complete. Until then it is a hidden one, in which the
+//! next call goes on where this one was stopped or killed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use kindling_config::{RunConfig, TokenizerConfig, TokenizerKind};
-use kindling_tokenizer::{BpeTrainer, CharVocab, END_OF_TEXT, PreTokenCounts, Tokenizer, TokenizerError, WordVocab};
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use kindling_config::{DataConfig, RunConfig, TokenizerKind};
+use kindling_tokenizer::{BpeTrainer, CharVocab, Characters, END_OF_TEXT, PreTokenCounts, Tokenizer, WordCounts, WordVocab};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::split::{Piece, Pieces, split};
-use crate::{Corpus, CorpusStats, DataError, ShardWriter, Shards};
+use crate::clean::Cleaner;
+use crate::files::Files;
+use crate::manifest::{FORMAT, MANIFEST, MANIFEST_VERSION, Prepared, PreparedManifest, ShardManifest, SplitManifest, TOKENIZER, hash_of};
+use crate::scan::{Corpus, Scan, Side, scan};
+use crate::stretch::{SafeCut, for_each_stretch_batch};
+use crate::workplace::{Workplace, sync_folder, write_synced};
+use crate::write::{Writing, beside, rewrite_shard, write_splits};
+use crate::{CorpusStats, DataError, StepReport};
 
-/// Version of the prepared folder's manifest that this crate writes. It reads those before, too.
-const MANIFEST_VERSION: u32 = 2;
 /// Version of what fills a folder: split, tokenizers, encoding. It is part of the folder's name.
-const PREPARATION_VERSION: u32 = 1;
-const FORMAT: &str = "kindling-data";
-const MANIFEST: &str = "manifest.json";
-const TOKENIZER: &str = "tokenizer.json";
+const PREPARATION_VERSION: u32 = 2;
 /// Tokens a shard: 200 MB at two bytes each.
 const SHARD_TOKENS: u64 = 100_000_000;
+
+/// What is prepared, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Preparation<'a> {
+    /// Says what is read, how it is cleaned and split, and which tokenizer encodes it.
+    pub config: &'a RunConfig,
+    /// The folder of prepared folders.
+    pub data_dir: &'a Path,
+    /// Where `cargo metadata` is asked for packages.
+    pub workspace: &'a Path,
+    /// Whether to stop: what is finished stays, and the next call goes on behind it.
+    pub stop: &'a AtomicBool,
+}
 
 /// What happens while a corpus is prepared, for whoever shows progress.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum PrepareEvent<'a> {
+    /// Bytes of files read, the first time.
+    Reading {
+        /// Done.
+        done: u64,
+        /// In all.
+        total: u64,
+    },
     /// The corpus has been read.
-    Read(&'a CorpusStats),
+    Read {
+        /// What was found, and what was left out.
+        stats: &'a CorpusStats,
+        /// What cleaning did.
+        cleaning: &'a [StepReport],
+    },
+    /// Another process prepares the same; this one waits for it.
+    Waiting,
+    /// So many shards are there from an earlier call.
+    GoingOn {
+        /// How many.
+        n_shards: usize,
+    },
+    /// Bytes of text that a tokenizer is made from.
+    Counted {
+        /// Done.
+        done: u64,
+        /// In all.
+        total: u64,
+    },
     /// Merges of the tokenizer learned so far.
     Merges {
         /// Done.
@@ -44,198 +84,164 @@ pub enum PrepareEvent<'a> {
         /// In all.
         total: u64,
     },
+    /// A shard is damaged or gone, and is written again.
+    Rebuilding {
+        /// What is wrong with it.
+        damage: &'a DataError,
+    },
 }
 
-/// A prepared folder, verified.
-#[derive(Debug)]
-pub struct Prepared {
-    /// Where it lies.
-    pub dir: PathBuf,
-    /// What is in it.
-    pub manifest: PreparedManifest,
-    /// The tokenizer of its ids.
-    pub tokenizer: Tokenizer,
-    /// Tokens to train on.
-    pub training: Shards,
-    /// Tokens to validate on.
-    pub validation: Shards,
-    /// Whether it was there already.
-    pub reused: bool,
-}
+/// Tells of progress, as [`prepare`] does.
+type ProgressFn<'a> = dyn FnMut(PrepareEvent<'_>) + 'a;
 
-/// What a prepared folder holds, and from what it was made.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PreparedManifest {
-    /// Always `kindling-data`.
-    pub format: String,
-    /// Version of this file and of the folder.
-    pub version: u32,
-    /// The text it was made from.
-    pub corpus: CorpusStats,
-    /// Kind of tokenizer: `bpe`, `char` or `word`.
-    pub tokenizer_kind: String,
-    /// XXH3-128 of `tokenizer.json`.
-    pub tokenizer_hash: String,
-    /// Tokens of the vocabulary.
-    pub vocab_size: usize,
-    /// The split that trains.
-    pub training: SplitManifest,
-    /// The split that validates.
-    pub validation: SplitManifest,
-}
-
-/// One split of a prepared folder.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SplitManifest {
-    /// Documents, or parts of one.
-    pub n_documents: usize,
-    /// Bytes of raw text.
-    pub n_bytes: u64,
-    /// Tokens.
-    pub n_tokens: u64,
-    /// File name and XXH3-64 of the payload of each shard, in order.
-    pub shards: Vec<(String, String)>,
-}
-
-impl PreparedManifest {
-    /// One hash over everything that a run's mathematics depends on: tokenizer and both splits.
-    pub fn data_hash(&self) -> String {
-        let sums = self.training.shards.iter().chain(&self.validation.shards).map(|(_, sum)| sum.as_str());
-        let text = std::iter::once(self.tokenizer_hash.as_str()).chain(sums).collect::<Vec<_>>().join(" ");
-        format!("{:032x}", xxh3_128(text.as_bytes()))
-    }
-}
-
-impl Prepared {
-    /// Whether a folder looks like a prepared one: its manifest is written last.
-    pub fn is_complete(dir: &Path) -> bool {
-        dir.join(MANIFEST).exists()
-    }
-
-    /// Opens a prepared folder and verifies every file of it.
-    ///
-    /// # Errors
-    /// [`DataError::Damaged`] names the file and the part that does not fit.
-    pub fn open(dir: &Path) -> Result<Self, DataError> {
-        let path = dir.join(MANIFEST);
-        let damaged =
-            |path: &Path, what, found: String, expected: String| DataError::Damaged { path: path.to_owned(), what, found, expected };
-        // Format and version first: a later version may have keys that this one does not know.
-        let read = fs_err::read(&path)?;
-        let not_json = |error: serde_json::Error| damaged(&path, "the manifest", error.to_string(), "one that this version writes".into());
-        let value: serde_json::Value = serde_json::from_slice(&read).map_err(not_json)?;
-        if value["format"] != FORMAT {
-            return Err(damaged(&path, "the format", value["format"].to_string(), format!("\"{FORMAT}\"")));
-        }
-        if !value["version"].as_u64().is_some_and(|version| (1..=u64::from(MANIFEST_VERSION)).contains(&version)) {
-            return Err(DataError::Version { path, found: value["version"].to_string(), expected: MANIFEST_VERSION });
-        }
-        let manifest = PreparedManifest::deserialize(value).map_err(not_json)?;
-        let shards = manifest.training.shards.iter().chain(&manifest.validation.shards).map(|(name, _)| name.as_str());
-        if let Some(missing) = shards.chain([TOKENIZER]).map(|name| dir.join(name)).find(|path| !path.exists()) {
-            return Err(damaged(&missing, "the file", "missing".into(), "there".into()));
-        }
-        let tokenizer_path = dir.join(TOKENIZER);
-        let hash = format!("{:032x}", xxh3_128(&fs_err::read(&tokenizer_path)?));
-        if hash != manifest.tokenizer_hash {
-            return Err(damaged(&tokenizer_path, "the checksum", hash, manifest.tokenizer_hash));
-        }
-        let tokenizer = Tokenizer::load(&tokenizer_path)?;
-        let open = |split: &SplitManifest| -> Result<Shards, DataError> {
-            let paths: Vec<_> = split.shards.iter().map(|(name, _)| dir.join(name)).collect();
-            let shards = Shards::open(&paths)?;
-            if shards.n_tokens() != split.n_tokens || shards.vocab_size() != manifest.vocab_size {
-                let (found, expected) = (split.n_tokens.to_string(), format!("{} as in its shards", shards.n_tokens()));
-                return Err(damaged(&path, "the number of tokens", found, expected));
-            }
-            for ((path, (_, expected)), found) in paths.iter().zip(&split.shards).zip(shards.sums()) {
-                let found = format!("{found:016x}");
-                if found != *expected {
-                    return Err(damaged(path, "the checksum", found, expected.clone()));
-                }
-            }
-            Ok(shards)
-        };
-        let (training, validation) = (open(&manifest.training)?, open(&manifest.validation)?);
-        Ok(Self { dir: dir.to_owned(), manifest, tokenizer, training, validation, reused: true })
-    }
-
-    /// Where the tokenizer lies, to be copied into a run.
-    pub fn tokenizer_path(&self) -> PathBuf {
-        self.dir.join(TOKENIZER)
-    }
-}
-
-/// Reads the corpus that `config` names and prepares it below `data_dir`, or opens what an earlier call prepared from
-/// the same text with the same settings. `workspace` is where `cargo metadata` is asked for packages.
+/// Reads the corpus that a configuration names and prepares it, or opens what an earlier call prepared from
+/// the same text with the same settings; a shard of that which is damaged is written again.
 ///
 /// The tokenizer is trained on the training split alone; a character vocabulary is taken from the whole corpus, so
-/// that every character has an id.
+/// that every character has an id. Memory does not grow with the length of the texts; with the number of documents by a byte, and by
+/// more where duplicates are looked for.
 ///
 /// # Errors
-/// [`DataError`]: unreadable text, splits that are too small, a tokenizer that cannot be made, a full disk.
-pub fn prepare(
-    config: &RunConfig,
-    data_dir: &Path,
-    workspace: &Path,
-    progress: &mut dyn FnMut(PrepareEvent<'_>),
-) -> Result<Prepared, DataError> {
-    let corpus = Corpus::read(&config.data, workspace)?;
-    progress(PrepareEvent::Read(&corpus.stats));
-    let dir = data_dir.join(format!("{}-{}", config.name, key(config, &corpus)?));
-    if Prepared::is_complete(&dir) {
-        let prepared = Prepared::open(&dir)?;
-        check_sizes(&prepared.manifest.training, &prepared.manifest.validation, config)?;
-        return Ok(prepared);
+/// [`DataError`]: unreadable text, splits that are too small, a tokenizer that cannot be made, a full disk, a stop.
+pub fn prepare(preparation: &Preparation<'_>, progress: &mut ProgressFn<'_>) -> Result<Prepared, DataError> {
+    prepare_in_shards(preparation, SHARD_TOKENS, progress)
+}
+
+fn prepare_in_shards(preparation: &Preparation<'_>, shard_tokens: u64, progress: &mut ProgressFn<'_>) -> Result<Prepared, DataError> {
+    let Preparation { config, data_dir, workspace, .. } = *preparation;
+    let files = Files::of(&config.data, workspace, data_dir)?;
+    let cleaner = Cleaner::new(&config.data.clean).map_err(|unknown| DataError::Language { found: unknown.found, known: unknown.known })?;
+    let corpus = Corpus { files, config: &config.data, cleaner };
+    let total = corpus.files.n_bytes;
+    let scan = scan(&corpus, &mut |done| {
+        progress(PrepareEvent::Reading { done, total });
+        preparation.go_on()
+    })?;
+    progress(PrepareEvent::Read { stats: &scan.stats, cleaning: &scan.cleaning });
+    let name = format!("{}-{}", config.name, key(config, &scan, shard_tokens)?);
+    let dir = data_dir.join(&name);
+    // Nothing need be written where all is well.
+    match Prepared::is_complete(&dir).then(|| Prepared::open(&dir)) {
+        Some(Ok(prepared)) => {
+            check_sizes(&prepared.manifest.training, &prepared.manifest.validation, config)?;
+            return Ok(prepared);
+        }
+        None | Some(Err(DataError::Damaged { .. })) => {}
+        Some(Err(error)) => return Err(error),
     }
-    let pieces = split(&corpus, &config.data, config.seed)?;
-    let tokenizer = make_tokenizer(&config.tokenizer, &corpus, &pieces, progress)?;
-    // Beside the final place, so that the rename stays on one disk; removed by itself if anything fails.
-    fs_err::create_dir_all(data_dir)?;
-    let temp = temp_dir(data_dir)?;
-    let tokenizer_path = temp.path().join(TOKENIZER);
-    tokenizer.save(&tokenizer_path)?;
-    let total = corpus.stats.n_bytes;
-    let mut done = 0;
-    let mut advance = |bytes| {
-        done += bytes;
-        progress(PrepareEvent::Encoded { done, total });
+    let workplace = Workplace::take(data_dir, &name, &mut || progress(PrepareEvent::Waiting))?;
+    let prepared = if Prepared::is_complete(&dir) {
+        let opened = open_or_rebuild(preparation, &corpus, &scan, &dir, progress);
+        workplace.remove()?;
+        opened?
+    } else {
+        if dir.is_dir() {
+            // Without a manifest it is what somebody left of a folder of the same text and settings.
+            fs_err::remove_dir_all(&dir)?;
+        }
+        let filled = fill(preparation, &corpus, &scan, &workplace, shard_tokens, progress)
+            .and_then(|manifest| check_sizes(&manifest.training, &manifest.validation, config).map(|()| manifest));
+        let manifest = match filled {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                // A stop, a full disk: there is something to go on behind. Any other mistake would only come again.
+                if !(matches!(error, DataError::Stopped | DataError::Io(_)) && workplace.has_progress()) {
+                    workplace.remove()?;
+                }
+                return Err(error);
+            }
+        };
+        write_synced(&workplace.dir.join(MANIFEST), &serde_json::to_vec_pretty(&manifest).expect("plain data serialises"))?;
+        workplace.rename(&dir)?;
+        Prepared { reused: false, ..Prepared::open(&dir)? }
     };
-    let training = write_split(temp.path(), "train", &pieces.training, &tokenizer, &mut advance)?;
-    let validation = write_split(temp.path(), "validation", &pieces.validation, &tokenizer, &mut advance)?;
-    check_sizes(&training, &validation, config)?;
-    let manifest = PreparedManifest {
+    check_sizes(&prepared.manifest.training, &prepared.manifest.validation, config)?;
+    Ok(prepared)
+}
+
+impl Preparation<'_> {
+    fn go_on(&self) -> Result<(), DataError> {
+        if self.stop.load(Ordering::Relaxed) { Err(DataError::Stopped) } else { Ok(()) }
+    }
+}
+
+/// Makes all that is missing of a folder, but for the manifest.
+fn fill(
+    preparation: &Preparation<'_>,
+    corpus: &Corpus<'_>,
+    scan: &Scan,
+    workplace: &Workplace,
+    shard_tokens: u64,
+    progress: &mut ProgressFn<'_>,
+) -> Result<PreparedManifest, DataError> {
+    let finished = workplace.finished()?;
+    let path = workplace.dir.join(TOKENIZER);
+    let tokenizer = match finished.tokenizer {
+        Some(tokenizer) => {
+            progress(PrepareEvent::GoingOn { n_shards: finished.training.len() + finished.validation.len() });
+            tokenizer
+        }
+        None => {
+            let tokenizer = make_tokenizer(preparation, corpus, scan, progress)?;
+            tokenizer.save(&path)?;
+            tokenizer
+        }
+    };
+    let tokenizer_hash = hash_of(&path)?;
+    workplace.note(&tokenizer_hash, &finished.training, &finished.validation)?;
+    let writing = Writing { corpus, scan, tokenizer: &tokenizer, dir: &workplace.dir, shard_tokens };
+    let mut encoded = |done, total| {
+        progress(PrepareEvent::Encoded { done, total });
+        preparation.go_on()
+    };
+    let (training, validation) =
+        write_splits(&writing, (finished.training, finished.validation), &mut encoded, &|training, validation| {
+            workplace.note(&tokenizer_hash, training, validation)
+        })?;
+    Ok(PreparedManifest {
         format: FORMAT.into(),
         version: MANIFEST_VERSION,
-        corpus: corpus.stats,
+        corpus: scan.stats.clone(),
+        cleaning: scan.cleaning.clone(),
         tokenizer_kind: tokenizer.kind().into(),
-        tokenizer_hash: format!("{:032x}", xxh3_128(&fs_err::read(&tokenizer_path)?)),
+        tokenizer_hash,
         vocab_size: tokenizer.vocab_size(),
         training,
         validation,
-    };
-    let manifest_path = temp.path().join(MANIFEST);
-    let mut file = fs_err::File::create(&manifest_path)?;
-    std::io::Write::write_all(&mut file, &serde_json::to_vec_pretty(&manifest).expect("plain data serialises"))?;
-    file.sync_all()?;
-    drop(file);
-    if dir.is_dir() && !Prepared::is_complete(&dir) {
-        // Without a manifest it is what somebody left of a folder of the same text and settings.
-        fs_err::remove_dir_all(&dir)?;
+    })
+}
+
+/// Opens a complete folder; shards of it that are damaged are written again, each by itself.
+fn open_or_rebuild(
+    preparation: &Preparation<'_>,
+    corpus: &Corpus<'_>,
+    scan: &Scan,
+    dir: &Path,
+    progress: &mut ProgressFn<'_>,
+) -> Result<Prepared, DataError> {
+    let manifest = PreparedManifest::read(dir)?;
+    let tokenizer = manifest.tokenizer(dir)?;
+    let sides = [(Side::Training, &manifest.training), (Side::Validation, &manifest.validation)];
+    let shards = sides.into_iter().flat_map(|(side, split)| split.shards.iter().map(move |shard| (side, shard)));
+    let damaged: Vec<(Side, &ShardManifest, DataError)> =
+        shards.filter_map(|(side, shard)| shard.damage(dir).map(|damage| (side, shard, damage))).collect();
+    let writing = Writing { corpus, scan, tokenizer: &tokenizer, dir, shard_tokens: 0 };
+    for (side, shard, damage) in damaged {
+        progress(PrepareEvent::Rebuilding { damage: &damage });
+        let path = beside(dir, shard);
+        let rewritten = rewrite_shard(&writing, side, shard, &path, &mut |done, total| {
+            progress(PrepareEvent::Encoded { done, total });
+            preparation.go_on()
+        });
+        if let Err(error) = rewritten {
+            let _ = fs_err::remove_file(&path);
+            // What is wrong with the shard says more than why it could not be written.
+            return Err(if matches!(error, DataError::Damaged { .. } | DataError::Version { .. }) { damage } else { error });
+        }
+        fs_err::rename(&path, dir.join(&shard.file))?;
+        sync_folder(dir)?;
     }
-    match fs_err::rename(temp.path(), &dir) {
-        Ok(()) => drop(temp.keep()),
-        // Another process was faster with the same text and settings.
-        Err(_) if Prepared::is_complete(&dir) => {}
-        Err(error) => return Err(error.into()),
-    }
-    if cfg!(unix) {
-        // The rename itself is in the folder.
-        fs_err::File::open(data_dir)?.sync_all()?;
-    }
-    Ok(Prepared { reused: false, ..Prepared::open(&dir)? })
+    Prepared::open(dir)
 }
 
 /// Whether both splits have something to predict in windows of the model's context.
@@ -251,7 +257,7 @@ fn check_sizes(training: &SplitManifest, validation: &SplitManifest, config: &Ru
 }
 
 /// Sixteen digits that differ whenever the prepared folder would.
-fn key(config: &RunConfig, corpus: &Corpus) -> Result<String, DataError> {
+fn key(config: &RunConfig, scan: &Scan, shard_tokens: u64) -> Result<String, DataError> {
     let file = match (&config.tokenizer.kind, &config.tokenizer.path) {
         // What is not all of it in one file, or is told by a name, is told apart by what comes of it.
         (TokenizerKind::File, Some(path)) if !path.ends_with("tokenizer.json") || !path.is_file() => {
@@ -260,44 +266,63 @@ fn key(config: &RunConfig, corpus: &Corpus) -> Result<String, DataError> {
         (TokenizerKind::File, Some(path)) => format!("{:032x}", xxh3_128(&fs_err::read(path)?)),
         _ => String::new(),
     };
-    let data = &config.data;
-    let split = (data.split, data.validation_fraction.to_bits(), &data.validation_packages, config.seed.stream("split"));
+    let DataConfig { split, validation_fraction, validation_packages, sources, clean, paths, .. } = &config.data;
+    let weights: Vec<_> = sources.iter().map(|source| (&source.name, source.weight.to_bits())).collect();
+    // Which documents are on which side says where all of them come from, too.
+    let mut sides = xxhash_rust::xxh3::Xxh3::new();
+    scan.sides.iter().for_each(|side| sides.update(&[side.map_or(0, |side| 1 + side as u8)]));
     let text = format!(
-        "{PREPARATION_VERSION} {} {:?} {:?} {file} {split:?} {}",
-        corpus.stats.hash,
+        "{PREPARATION_VERSION} {} {:?} {:?} {file} {:?} {:?} {:?} {weights:?} {shard_tokens} {:016x}",
+        scan.stats.hash,
         config.tokenizer.kind,
         config.tokenizer.vocab_size,
-        data.paths.is_empty()
+        (split, validation_fraction.to_bits(), validation_packages),
+        clean,
+        paths.is_empty(),
+        sides.digest(),
     );
     Ok(format!("{:016x}", xxh3_128(text.as_bytes()) as u64))
 }
 
 fn make_tokenizer(
-    config: &TokenizerConfig,
-    corpus: &Corpus,
-    pieces: &Pieces<'_>,
-    progress: &mut dyn FnMut(PrepareEvent<'_>),
+    preparation: &Preparation<'_>,
+    corpus: &Corpus<'_>,
+    scan: &Scan,
+    progress: &mut ProgressFn<'_>,
 ) -> Result<Tokenizer, DataError> {
-    let training: Vec<&str> = pieces.training.iter().map(|piece| piece.text).collect();
+    let config = &preparation.config.tokenizer;
     let special_tokens = vec![END_OF_TEXT.to_owned()];
     let vocab_size = config.vocab_size.unwrap_or_default();
+    let at_space: &SafeCut<'_> = &|text| text.char_indices().rfind(|(_, c)| c.is_whitespace()).map(|(at, c)| at + c.len_utf8());
     match config.kind {
         TokenizerKind::Bpe => {
             let trainer = BpeTrainer { special_tokens, ..BpeTrainer::new(vocab_size) };
             let mut counts = PreTokenCounts::new(trainer.pattern.clone());
-            counts
-                .add(&training)
-                .and_then(|()| trainer.train_with_progress(&counts, &mut |done, total| progress(PrepareEvent::Merges { done, total })))
-                .map(Tokenizer::Bpe)
-                .map_err(|source| DataError::Tokenizer { place: "training the tokenizer".into(), source })
+            let failed = |source| DataError::Tokenizer { place: "training the tokenizer".into(), source };
+            let safe_cut: &SafeCut<'_> = &|text| trainer.pattern.last_safe_cut(text.as_bytes());
+            let mut count = |texts: &[&str]| counts.add(texts).map_err(failed);
+            count_texts(preparation, corpus, scan, true, safe_cut, progress, &mut count)?;
+            let bpe = trainer.train_with_progress(&counts, &mut |done, total| progress(PrepareEvent::Merges { done, total }));
+            bpe.map(Tokenizer::Bpe).map_err(failed)
         }
         TokenizerKind::Char => {
-            let whole: Vec<&str> = corpus.documents.iter().map(|document| document.text.as_str()).collect();
+            let mut characters = Characters::default();
+            count_texts(preparation, corpus, scan, false, at_space, progress, &mut |texts| {
+                characters.add(texts);
+                Ok(())
+            })?;
             // One text needs no separator, and published character-level recipes have none.
-            let special = if whole.len() > 1 { special_tokens } else { Vec::new() };
-            Ok(Tokenizer::Char(CharVocab::build(&whole, &special)))
+            let special = if scan.stats.n_documents > 1 { special_tokens } else { Vec::new() };
+            Ok(Tokenizer::Char(CharVocab::from_characters(&characters, &special)))
         }
-        TokenizerKind::Word => Ok(Tokenizer::Word(WordVocab::build(&training, vocab_size, &special_tokens))),
+        TokenizerKind::Word => {
+            let mut counts = WordCounts::default();
+            count_texts(preparation, corpus, scan, true, at_space, progress, &mut |texts| {
+                counts.add(texts);
+                Ok(())
+            })?;
+            Ok(Tokenizer::Word(WordVocab::from_counts(&counts, vocab_size, &special_tokens)))
+        }
         TokenizerKind::File => {
             let path = config.path.as_deref().expect("validated: kind `file` has a path");
             Ok(Tokenizer::open(&path.to_string_lossy())?)
@@ -305,68 +330,24 @@ fn make_tokenizer(
     }
 }
 
-/// The ids of a document: the end-of-text token first, where the vocabulary has one and the document begins here.
-/// Putting it first makes every token of the text a target, the very first included.
-///
-/// # Errors
-/// Text that the vocabulary cannot express.
-pub fn encode_document(tokenizer: &Tokenizer, text: &str, begins: bool) -> Result<Vec<u32>, TokenizerError> {
-    let mut ids = Vec::new();
-    ids.extend(tokenizer.end_of_text().filter(|_| begins));
-    ids.extend(tokenizer.encode(text)?);
-    Ok(ids)
+/// Hands over what a tokenizer is made from, a batch at a time: the training split, or all of the corpus.
+fn count_texts(
+    preparation: &Preparation<'_>,
+    corpus: &Corpus<'_>,
+    scan: &Scan,
+    training_alone: bool,
+    safe_cut: &SafeCut<'_>,
+    progress: &mut ProgressFn<'_>,
+    count: &mut dyn FnMut(&[&str]) -> Result<(), DataError>,
+) -> Result<(), DataError> {
+    let total = scan.stats.n_bytes;
+    for_each_stretch_batch(corpus, scan, safe_cut, &mut |stretches, done| {
+        let wanted = stretches.iter().filter(|stretch| !training_alone || stretch.side == Side::Training);
+        count(&wanted.map(|stretch| &*stretch.text).collect::<Vec<_>>())?;
+        progress(PrepareEvent::Counted { done, total });
+        preparation.go_on()
+    })
 }
 
-fn write_split(
-    dir: &Path,
-    stem: &str,
-    pieces: &[Piece<'_>],
-    tokenizer: &Tokenizer,
-    advance: &mut dyn FnMut(u64),
-) -> Result<SplitManifest, DataError> {
-    let mut split = SplitManifest { n_documents: pieces.len(), ..SplitManifest::default() };
-    let mut open: Option<(String, ShardWriter, u64)> = None;
-    let finish = |split: &mut SplitManifest, (name, writer, _): (String, ShardWriter, u64)| -> Result<(), DataError> {
-        let (n_tokens, sum) = writer.finish()?;
-        split.n_tokens += n_tokens;
-        split.shards.push((name, format!("{sum:016x}")));
-        Ok(())
-    };
-    // Encoded in parallel, written in order, a bounded number of documents at a time.
-    for chunk in pieces.chunks(256) {
-        let encoded: Vec<_> = chunk.par_iter().map(|piece| encode_document(tokenizer, piece.text, piece.begins)).collect();
-        for (piece, ids) in chunk.iter().zip(encoded) {
-            let ids = ids.map_err(|source| DataError::Tokenizer { place: format!("document `{}`", piece.name), source })?;
-            let mut current = match open.take() {
-                Some(current) => current,
-                None => {
-                    let name = format!("{stem}-{:05}.bin", split.shards.len());
-                    let writer = ShardWriter::create(&dir.join(&name), tokenizer.vocab_size())?;
-                    (name, writer, 0)
-                }
-            };
-            current.1.write(&ids)?;
-            current.2 += ids.len() as u64;
-            split.n_bytes += piece.text.len() as u64;
-            if current.2 >= SHARD_TOKENS {
-                finish(&mut split, current)?;
-            } else {
-                open = Some(current);
-            }
-        }
-        advance(chunk.iter().map(|piece| piece.text.len() as u64).sum());
-    }
-    if let Some(current) = open {
-        finish(&mut split, current)?;
-    }
-    Ok(split)
-}
-
-/// A folder in `dir` that is removed by itself unless it is renamed. It becomes an ordinary one, under the user's umask.
-fn temp_dir(dir: &Path) -> std::io::Result<tempfile::TempDir> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".preparing-");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    builder.tempdir_in(dir).map_err(|error| std::io::Error::new(error.kind(), format!("cannot write into `{}`: {error}", dir.display())))
-}
+#[cfg(test)]
+mod tests;

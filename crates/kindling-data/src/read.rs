@@ -1,29 +1,36 @@
-//! Files to documents: plain text, JSON lines, CSV, TSV and Parquet, plain or compressed. Looks for no files and splits nothing.
+//! Files to pieces of documents: plain text, JSON lines, CSV, TSV and Parquet, plain or compressed, block by block. Looks for no
+//! files and splits nothing.
 //!
 //! What a file is follows from its name: `.jsonl` (also `.ndjson`), `.csv`, `.tsv` and `.parquet` hold a document a row, in the
 //! field that the user names; with `.gz` or `.zst` behind they are unpacked first; everything else is one document.
+//!
+//! One thread reads [blocks](Block); all threads together turn them into [pieces](Piece), which come in the order of the files.
+//! How files are cut into pieces follows from the files alone.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+use std::sync::mpsc;
 
 use kindling_config::DataConfig;
-use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::record::RowAccessor;
 use rayon::prelude::*;
 use serde_json::value::RawValue;
 
+use crate::block::{Block, Content, Row, open, read_blocks};
 use crate::files::Found;
-use crate::{CorpusStats, DataError, Document};
+use crate::{CorpusStats, DataError};
+
+/// About how much is read before it is handed over.
+const BATCH_BYTES: usize = 16 << 20;
+/// Small files among it at most.
+const BATCH_BLOCKS: usize = 4096;
 
 /// How files are read.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadOptions<'a> {
     /// The field of a row that is its text.
     pub text_field: &'a str,
-    /// Leave rows out that cannot be read, and count them.
+    /// Leave out rows that cannot be read, and what stands behind the damage of a packed file, and count both.
     pub skip_bad: bool,
     /// Replace invalid UTF-8 by U+FFFD.
     pub lossy: bool,
@@ -35,91 +42,99 @@ impl<'a> From<&'a DataConfig> for ReadOptions<'a> {
     }
 }
 
-/// What a file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    /// One document.
-    Text,
-    JsonLines,
-    /// With this byte between fields.
-    Separated(u8),
-    Parquet,
+/// A stretch of a document: all of it, unless it is a long file. It ends behind a line feed if it can, else behind a character.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// Which of the files.
+    pub(crate) file: usize,
+    /// Which row of it, from 1; 0 where the file is one document. Of JSON lines the line.
+    pub(crate) row: u64,
+    pub(crate) text: String,
+    /// Whether the document begins here.
+    pub(crate) begins: bool,
+    /// Whether it ends here.
+    pub(crate) ends: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Packing {
-    Plain,
-    Gzip,
-    Zstd,
+/// What a document is called: the file, and the row where it has rows.
+pub(crate) fn name(file: &Found, row: u64) -> String {
+    if row == 0 { file.name.clone() } else { format!("{}#{row:09}", file.name) }
 }
 
-fn format_of(path: &Path) -> (Format, Packing) {
-    let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let (stem, packing) = match name.rsplit_once('.') {
-        Some((stem, "gz")) => (stem, Packing::Gzip),
-        Some((stem, "zst")) => (stem, Packing::Zstd),
-        _ => (&*name, Packing::Plain),
-    };
-    let format = match stem.rsplit_once('.') {
-        Some((_, "jsonl" | "ndjson")) => Format::JsonLines,
-        Some((_, "csv")) => Format::Separated(b','),
-        Some((_, "tsv")) => Format::Separated(b'\t'),
-        Some((_, "parquet")) => Format::Parquet,
-        _ => Format::Text,
-    };
-    (format, packing)
+/// Pieces, and how many bytes of the files have been read by then.
+pub(crate) struct Batch {
+    pub(crate) pieces: Vec<Piece>,
+    pub(crate) n_read: u64,
 }
 
-/// Whether a file is one document as it lies there, so that it can be read in parts.
-pub(crate) fn is_plain_text(path: &Path) -> bool {
-    format_of(path) == (Format::Text, Packing::Plain)
-}
-
-/// The documents of all the files in their order, read on all threads; counts in `stats` what is left out.
+/// Hands over what the files hold from the one numbered `first` on, a batch at a time; counts in `stats` what is left out.
 ///
 /// # Errors
-/// [`DataError`] of the first file that has one.
-pub(crate) fn read_documents(files: &[Found], options: ReadOptions<'_>, stats: &mut CorpusStats) -> Result<Vec<Document>, DataError> {
-    let read: Vec<Result<_, DataError>> = files
-        .par_iter()
-        .map(|file| {
-            let (mut documents, mut stats) = (Vec::new(), CorpusStats::default());
-            for_each_document(file, options, &mut stats, &mut |document| documents.push(document))?;
-            Ok((documents, stats))
-        })
-        .collect();
-    let mut documents = Vec::with_capacity(files.len());
-    for read in read {
-        let (of_file, stats_of_file) = read?;
-        documents.extend(of_file);
-        stats.left_out(&stats_of_file);
-    }
-    Ok(documents)
-}
-
-/// The documents of a file in its order, each handed to `f`; counts in `stats` what is left out. Rows are named after the file
-/// and their place in it, from 1, so that the order of names is theirs.
-///
-/// # Errors
-/// [`DataError`] with the file, and the line or row.
-fn for_each_document(
-    file: &Found,
+/// [`DataError`] with the file, and the line or row, of the first mistake; or the first one of `f`.
+pub(crate) fn for_each_batch(
+    files: &[Found],
+    first: usize,
     options: ReadOptions<'_>,
     stats: &mut CorpusStats,
-    f: &mut dyn FnMut(Document),
+    f: &mut dyn FnMut(Batch) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
-    let (format, packing) = format_of(&file.path);
-    let mut rows = Rows { file, options, stats, f, row: 0, n_kept: 0, replaced: false };
-    match format {
-        Format::Text => return rows.whole(open(&file.path, packing)?),
-        Format::JsonLines => rows.json_lines(open(&file.path, packing)?)?,
-        Format::Separated(byte) => rows.separated(open(&file.path, packing)?, byte)?,
-        Format::Parquet => rows.parquet(packing)?,
-    }
-    if rows.n_kept == 0 && file.explicit {
-        return Err(DataError::Empty(file.path.display().to_string()));
-    }
-    Ok(())
+    let mut decoding = Decoding { files, options, stats, n_kept: 0, replaced_in: None };
+    std::thread::scope(|scope| {
+        // A thread of its own, and not one of rayon's pool, which may be as small as the thread that waits here.
+        let (sender, receiver) = mpsc::sync_channel::<(Vec<Block>, u64)>(2);
+        let reader = scope.spawn(move || {
+            let (mut blocks, mut n_bytes) = (Vec::new(), 0);
+            let result = read_blocks(files, first, options, &mut |block, n_read| {
+                n_bytes += block.content.n_bytes();
+                blocks.push(block);
+                if n_bytes < BATCH_BYTES && blocks.len() < BATCH_BLOCKS {
+                    return true;
+                }
+                n_bytes = 0;
+                sender.send((std::mem::take(&mut blocks), n_read)).is_ok()
+            });
+            // What came before a mistake is looked at first: an earlier mistake may be in it.
+            let n_read = *result.as_ref().unwrap_or(&0);
+            let _ = sender.send((blocks, n_read));
+            result
+        });
+        for (blocks, n_read) in receiver {
+            f(Batch { pieces: decoding.decode(blocks)?, n_read })?;
+        }
+        reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(|_| ())
+    })
+}
+
+/// The documents that files hold, whole, in batches of about 16 MB or one long document.
+///
+/// # Errors
+/// As [`for_each_batch`].
+pub(crate) fn for_each_document_batch(
+    files: &[Found],
+    options: ReadOptions<'_>,
+    stats: &mut CorpusStats,
+    f: &mut dyn FnMut(Vec<Piece>, u64) -> Result<(), DataError>,
+) -> Result<(), DataError> {
+    let mut unfinished: Option<Piece> = None;
+    for_each_batch(files, 0, options, stats, &mut |batch| {
+        let mut whole = Vec::with_capacity(batch.pieces.len());
+        for piece in batch.pieces {
+            let mut document = match unfinished.take() {
+                Some(mut document) => {
+                    document.text.push_str(&piece.text);
+                    document
+                }
+                None => piece.clone(),
+            };
+            document.ends = piece.ends;
+            if document.ends {
+                whole.push(document);
+            } else {
+                unfinished = Some(document);
+            }
+        }
+        f(whole, batch.n_read)
+    })
 }
 
 /// Reads one file that the user named as one text, whatever it is called; a byte-order mark is dropped, and with `lossy` invalid
@@ -128,261 +143,185 @@ fn for_each_document(
 /// # Errors
 /// A file that is unreadable, empty, binary or not UTF-8.
 pub fn read_document(path: &Path, lossy: bool) -> Result<String, DataError> {
-    let file = Found { path: path.to_owned(), name: String::new(), package: None, explicit: true };
+    let files = [Found { is_text: true, ..Found::new(path.to_owned(), String::new(), true) }];
     let options = ReadOptions { text_field: "", skip_bad: false, lossy };
-    let (mut text, mut stats) = (String::new(), CorpusStats::default());
-    let mut rows =
-        Rows { file: &file, options, stats: &mut stats, f: &mut |document| text = document.text, row: 0, n_kept: 0, replaced: false };
-    rows.whole(open(path, format_of(path).1)?)?;
+    let mut text = String::new();
+    for_each_batch(&files, 0, options, &mut CorpusStats::default(), &mut |batch| {
+        batch.pieces.iter().for_each(|piece| text.push_str(&piece.text));
+        Ok(())
+    })?;
     Ok(text)
 }
 
-fn open(path: &Path, packing: Packing) -> Result<Box<dyn BufRead>, DataError> {
-    let file = BufReader::with_capacity(1 << 16, fs_err::File::open(path)?);
-    Ok(match packing {
-        Packing::Plain => Box::new(file),
-        // One after the other, as `cat` and parallel packers leave them.
-        Packing::Gzip => Box::new(BufReader::with_capacity(1 << 16, flate2::bufread::MultiGzDecoder::new(file))),
-        Packing::Zstd => {
-            Box::new(BufReader::with_capacity(1 << 16, zstd::stream::read::Decoder::with_buffer(file).map_err(|e| packed(path, &e))?))
-        }
-    })
-}
-
-/// An error of unpacking names no file by itself.
-fn packed(path: &Path, error: &std::io::Error) -> DataError {
-    DataError::Packed { path: path.to_owned(), message: error.to_string() }
-}
-
-/// A file that is being read.
-struct Rows<'a> {
-    file: &'a Found,
+/// What goes on from block to block.
+struct Decoding<'a> {
+    files: &'a [Found],
     options: ReadOptions<'a>,
     stats: &'a mut CorpusStats,
-    f: &'a mut dyn FnMut(Document),
-    /// Rows so far.
-    row: u64,
+    /// Documents of the file that is being read.
     n_kept: u64,
-    /// Whether bytes of it were replaced.
+    /// The last file in which bytes were replaced.
+    replaced_in: Option<usize>,
+}
+
+/// What came of a block.
+#[derive(Default)]
+struct Decoded {
+    pieces: Vec<Piece>,
+    n_empty: usize,
+    n_bad: usize,
+    /// Whether bytes were replaced.
     replaced: bool,
 }
 
-impl Rows<'_> {
-    /// The file as one document. A byte-order mark is dropped.
-    fn whole(&mut self, mut reader: Box<dyn BufRead>) -> Result<(), DataError> {
-        let path = &self.file.path;
-        let mut bytes = Vec::new();
-        reader.read_to_end(&mut bytes).map_err(|error| self.read_error(&error))?;
-        // Offsets are told as the file has them.
-        let bom = if bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
-        let bytes = if bom > 0 { bytes[bom..].to_vec() } else { bytes };
-        if bytes.is_empty() {
-            self.stats.empty_skipped += 1;
-            return if self.file.explicit { Err(DataError::Empty(path.display().to_string())) } else { Ok(()) };
-        }
-        if let Some(offset) = bytes.iter().position(|byte| *byte == 0) {
-            self.stats.binary_skipped += 1;
-            return if self.file.explicit { Err(DataError::Binary { path: path.clone(), offset: offset + bom }) } else { Ok(()) };
-        }
-        let text = match String::from_utf8(bytes) {
-            Ok(text) => text,
-            Err(error) if self.options.lossy => {
+impl Decoding<'_> {
+    fn decode(&mut self, blocks: Vec<Block>) -> Result<Vec<Piece>, DataError> {
+        let (files, options) = (self.files, self.options);
+        let decoded: Vec<_> = blocks
+            .into_par_iter()
+            .map(|block| {
+                let (file, content) = (block.file, block.content);
+                let end = match content {
+                    Content::End { binary, ref damage } => Some((binary, damage.clone())),
+                    _ => None,
+                };
+                (file, end, decode(&files[file], file, content, options))
+            })
+            .collect();
+        let mut pieces = Vec::new();
+        for (file, end, decoded) in decoded {
+            let decoded = decoded?;
+            self.stats.empty_skipped += decoded.n_empty;
+            self.stats.bad_rows_skipped += decoded.n_bad;
+            if decoded.replaced && self.replaced_in != Some(file) {
+                self.replaced_in = Some(file);
                 self.stats.lossy_files += 1;
-                String::from_utf8_lossy(error.as_bytes()).into_owned()
             }
-            Err(error) => {
-                let offset = error.utf8_error().valid_up_to();
-                let bytes = error.as_bytes();
-                let line = 1 + bytes[..offset].iter().filter(|byte| **byte == b'\n').count();
-                return Err(DataError::Utf8 { path: path.clone(), line, offset: offset + bom, byte: bytes[offset] });
-            }
-        };
-        (self.f)(Document { name: self.file.name.clone(), package: self.file.package.clone(), text });
-        Ok(())
-    }
-
-    fn json_lines(&mut self, mut reader: Box<dyn BufRead>) -> Result<(), DataError> {
-        let mut line = Vec::new();
-        for number in 1.. {
-            line.clear();
-            if reader.read_until(b'\n', &mut line).map_err(|error| self.read_error(&error))? == 0 {
-                break;
-            }
-            let line = if number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line) } else { &line };
-            if line.iter().all(u8::is_ascii_whitespace) {
-                continue;
-            }
-            self.note(line);
-            let text = json_text(line, self.options);
-            self.take(number, text)?;
-        }
-        Ok(())
-    }
-
-    fn separated(&mut self, reader: Box<dyn BufRead>, byte: u8) -> Result<(), DataError> {
-        let n_quotes = Cell::new(0u64);
-        // Tab-separated values know no quotes (IANA, text/tab-separated-values): one in a text must not swallow lines.
-        let mut reader =
-            csv::ReaderBuilder::new().delimiter(byte).quoting(byte != b'\t').from_reader(Quotes { inner: reader, n: &n_quotes });
-        let headers = reader.byte_headers().map_err(|error| self.csv_error(&error))?;
-        let names: Vec<String> = headers.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
-        let first = headers.clone();
-        let wanted = self.options.text_field;
-        // A byte-order mark belongs to no name.
-        let named = names.iter().position(|name| name.trim_start_matches('\u{feff}') == wanted);
-        let column = match (named, wanted.parse::<usize>()) {
-            // A number is a column of a table without names, also where the first row holds that number: it is a document too.
-            (_, Ok(number)) if (1..=names.len()).contains(&number) => {
-                let field = first[number - 1].strip_prefix(b"\xef\xbb\xbf").unwrap_or(&first[number - 1]);
-                self.note(field);
-                let text = utf8(field, self.options.lossy);
-                self.take(1, text.map(Cow::into_owned))?;
-                number - 1
-            }
-            (Some(column), _) => column,
-            _ if names.is_empty() => return Ok(()),
-            _ => return Err(self.no_field(&names)),
-        };
-        let (mut record, mut last_line) = (csv::ByteRecord::new(), 1);
-        loop {
-            match reader.read_byte_record(&mut record) {
-                // What stands behind a quote that nothing closes is taken for one field, to the end of the file.
-                Ok(false) if byte != b'\t' && n_quotes.get() % 2 == 1 => {
-                    let message = "a quoted field is not closed: the file has an odd number of quotes".to_owned();
-                    return Err(DataError::Row { path: self.file.path.clone(), line: last_line, message });
+            self.n_kept += decoded.pieces.iter().filter(|piece| piece.begins).count() as u64;
+            pieces.extend(decoded.pieces);
+            if let Some((binary, damage)) = end {
+                self.stats.binary_skipped += usize::from(binary);
+                self.stats.damaged_skipped += usize::from(damage.is_some());
+                if std::mem::take(&mut self.n_kept) == 0 && files[file].explicit {
+                    let path = files[file].path.clone();
+                    return Err(match damage {
+                        Some(message) => DataError::Packed { path, message },
+                        None => DataError::Empty(path.display().to_string()),
+                    });
                 }
-                Ok(false) => return Ok(()),
-                Ok(true) => {
-                    let line = record.position().map_or(0, csv::Position::line);
-                    last_line = line;
-                    let field = record.get(column).unwrap_or_default();
-                    self.note(field);
-                    let text = utf8(field, self.options.lossy).map(Cow::into_owned);
-                    self.take(line, text)?;
-                }
-                // Of a ragged row it is not known which field is which.
-                Err(error) if matches!(error.kind(), csv::ErrorKind::UnequalLengths { .. }) => {
-                    let line = error.position().map_or(0, csv::Position::line);
-                    let message = match error.kind() {
-                        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => format!("{len} fields, expected {expected_len}"),
-                        _ => error.to_string(),
-                    };
-                    self.take(line, Err(message))?;
-                }
-                Err(error) => return Err(self.csv_error(&error)),
             }
         }
+        Ok(pieces)
     }
+}
 
-    fn parquet(&mut self, packing: Packing) -> Result<(), DataError> {
-        let path = self.file.path.clone();
-        let broken = |message: String| DataError::Packed { path: path.clone(), message };
-        if packing != Packing::Plain {
-            return Err(broken("a Parquet file is compressed within, expected none around it".into()));
-        }
-        let file = std::fs::File::open(&path)
-            .map_err(|error| std::io::Error::new(error.kind(), format!("cannot open `{}`: {error}", path.display())))?;
-        let reader = SerializedFileReader::new(file).map_err(|error| broken(error.to_string()))?;
-        let schema = reader.metadata().file_metadata().schema().clone();
-        let names: Vec<String> = schema.get_fields().iter().map(|field| field.name().to_owned()).collect();
-        let Some(column) = schema.get_fields().iter().find(|field| field.name() == self.options.text_field) else {
-            return Err(self.no_field(&names));
-        };
-        if !column.is_primitive() || column.get_physical_type() != parquet::basic::Type::BYTE_ARRAY {
-            return Err(broken(format!("the field `{}` holds no texts", self.options.text_field)));
-        }
-        // That column alone is read.
-        let projection = parquet::schema::types::Type::group_type_builder(schema.name()).with_fields(vec![column.clone()]).build();
-        let rows = projection.and_then(|projection| reader.get_row_iter(Some(projection))).map_err(|error| broken(error.to_string()))?;
-        for row in rows {
-            let row = row.map_err(|error| broken(error.to_string()))?;
-            let text = match row.get_string(0) {
-                Ok(text) => Ok(text.clone()),
-                Err(_) => match row.get_bytes(0) {
-                    Ok(bytes) => {
-                        self.note(bytes.data());
-                        utf8(bytes.data(), self.options.lossy).map(Cow::into_owned)
-                    }
-                    Err(_) => Err(format!("field `{}` is `null`, expected a text", self.options.text_field)),
-                },
+/// The pieces of a block of the file numbered `number`.
+fn decode(file: &Found, number: usize, content: Content, options: ReadOptions<'_>) -> Result<Decoded, DataError> {
+    let mut decoded = Decoded::default();
+    match content {
+        Content::Text { bytes, begins, ends, offset } => {
+            let text = match String::from_utf8(bytes) {
+                Ok(text) => text,
+                Err(error) if options.lossy => {
+                    decoded.replaced = true;
+                    String::from_utf8_lossy(error.as_bytes()).into_owned()
+                }
+                Err(error) => {
+                    let at = error.utf8_error().valid_up_to();
+                    let offset = offset + at as u64;
+                    return Err(DataError::Utf8 {
+                        path: file.path.clone(),
+                        line: line_of(file, offset)?,
+                        offset,
+                        byte: error.as_bytes()[at],
+                    });
+                }
             };
-            let number = self.row + 1;
-            self.take(number, text)?;
+            decoded.pieces.push(Piece { file: number, row: 0, text, begins, ends });
         }
-        Ok(())
-    }
-
-    /// Notes whether bytes of a row will be replaced.
-    fn note(&mut self, bytes: &[u8]) {
-        if self.options.lossy && !self.replaced && str::from_utf8(bytes).is_err() {
-            self.replaced = true;
-            self.stats.lossy_files += 1;
-        }
-    }
-
-    /// A row's text, or what is wrong with it; `line` is where it stands, or its number where rows have no lines.
-    fn take(&mut self, line: u64, text: Result<String, String>) -> Result<(), DataError> {
-        self.row += 1;
-        match text {
-            Ok(text) if text.is_empty() => self.stats.empty_skipped += 1,
-            Ok(text) => {
-                self.n_kept += 1;
-                let name = format!("{}#{:09}", self.file.name, self.row);
-                (self.f)(Document { name, package: self.file.package.clone(), text });
+        Content::Empty => decoded.n_empty += 1,
+        Content::Lines { bytes, first } => {
+            let bytes = if first == 1 { bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes) } else { &bytes };
+            for (line, place) in bytes.split(|&byte| byte == b'\n').zip(first..) {
+                if !line.iter().all(u8::is_ascii_whitespace) {
+                    let text = utf8(line, options.lossy, &mut decoded.replaced).and_then(|line| json_text(&line, options.text_field));
+                    decoded.take(file, number, place, place, text, options)?;
+                }
             }
-            Err(_) if self.options.skip_bad => self.stats.bad_rows_skipped += 1,
-            Err(message) => return Err(DataError::Row { path: self.file.path.clone(), line, message }),
+        }
+        Content::Rows(rows) => {
+            for Row { row, line, text } in rows {
+                let text = text.and_then(|bytes| match String::from_utf8(bytes) {
+                    Ok(text) => Ok(text),
+                    Err(error) => utf8(error.as_bytes(), options.lossy, &mut decoded.replaced).map(Cow::into_owned),
+                });
+                decoded.take(file, number, row, line, text, options)?;
+            }
+        }
+        Content::End { .. } => {}
+    }
+    Ok(decoded)
+}
+
+impl Decoded {
+    /// A row's text, or what is wrong with it; `line` is where it stands, or its number where rows have no lines.
+    fn take(
+        &mut self,
+        file: &Found,
+        number: usize,
+        row: u64,
+        line: u64,
+        text: Result<String, String>,
+        options: ReadOptions<'_>,
+    ) -> Result<(), DataError> {
+        match text {
+            Ok(text) if text.is_empty() => self.n_empty += 1,
+            Ok(text) => self.pieces.push(Piece { file: number, row, text, begins: true, ends: true }),
+            Err(_) if options.skip_bad => self.n_bad += 1,
+            Err(message) => return Err(DataError::Row { path: file.path.clone(), line, message }),
         }
         Ok(())
     }
-
-    fn no_field(&self, names: &[String]) -> DataError {
-        DataError::NoField { path: self.file.path.clone(), field: self.options.text_field.to_owned(), found: names.join(", ") }
-    }
-
-    fn read_error(&self, error: &std::io::Error) -> DataError {
-        packed(&self.file.path, error)
-    }
-
-    fn csv_error(&self, error: &csv::Error) -> DataError {
-        DataError::Packed { path: self.file.path.clone(), message: error.to_string() }
-    }
 }
 
-/// Counts the quotes that pass.
-struct Quotes<'a, R> {
-    inner: R,
-    n: &'a Cell<u64>,
-}
-
-impl<R: Read> Read for Quotes<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.n.set(self.n.get() + buffer[..n].iter().filter(|&&byte| byte == b'"').count() as u64);
-        Ok(n)
+/// The line in which a byte of a text file stands, from 1.
+fn line_of(file: &Found, offset: u64) -> Result<usize, DataError> {
+    let mut reader = open(file)?;
+    let (mut line, mut left) = (1, offset);
+    loop {
+        let block = std::io::BufRead::fill_buf(&mut reader)?;
+        let n = block.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if n == 0 {
+            return Ok(line);
+        }
+        line += block[..n].iter().filter(|&&byte| byte == b'\n').count();
+        std::io::BufRead::consume(&mut reader, n);
+        left -= n as u64;
     }
 }
 
 /// The text of a line of JSON.
-fn json_text(line: &[u8], options: ReadOptions<'_>) -> Result<String, String> {
-    let line = utf8(line, options.lossy)?;
+fn json_text(line: &str, field: &str) -> Result<String, String> {
     // Only the field that is wanted is looked into.
-    let fields: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(&line).map_err(|error| {
+    let fields: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(line).map_err(|error| {
         let message = error.to_string();
         format!("not an object of JSON: {}", message.split(" at line").next().unwrap_or(&message))
     })?;
-    let Some(value) = fields.get(options.text_field) else {
+    let Some(value) = fields.get(field) else {
         let mut names: Vec<&str> = fields.keys().map(|name| &**name).collect();
         names.sort_unstable();
-        return Err(format!("no field `{}`, found {}", options.text_field, shortened(&names.join(", "))));
+        return Err(format!("no field `{field}`, found {}", shortened(&names.join(", "))));
     };
-    serde_json::from_str(value.get()).map_err(|_| format!("field `{}` is {}, expected a text", options.text_field, shortened(value.get())))
+    serde_json::from_str(value.get()).map_err(|_| format!("field `{field}` is {}, expected a text", shortened(value.get())))
 }
 
-fn utf8(bytes: &[u8], lossy: bool) -> Result<Cow<'_, str>, String> {
+fn utf8<'b>(bytes: &'b [u8], lossy: bool, replaced: &mut bool) -> Result<Cow<'b, str>, String> {
     match str::from_utf8(bytes) {
         Ok(text) => Ok(Cow::Borrowed(text)),
-        Err(_) if lossy => Ok(String::from_utf8_lossy(bytes)),
+        Err(_) if lossy => {
+            *replaced = true;
+            Ok(String::from_utf8_lossy(bytes))
+        }
         Err(error) => Err(format!("byte {} of the row is not UTF-8", error.valid_up_to() + 1)),
     }
 }
@@ -436,10 +375,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         fs_err::write(&path, bytes).unwrap();
-        let file = Found { path, name: name.into(), package: None, explicit: true };
-        let (mut texts, mut stats) = (Vec::new(), CorpusStats::default());
-        let result = for_each_document(&file, options, &mut stats, &mut |document| texts.push(document.text));
-        (result.map(|()| texts), stats)
+        let mut stats = CorpusStats::default();
+        let documents = documents(&[Found::new(path, name.into(), true)], options, &mut stats);
+        (documents.map(|documents| documents.into_iter().map(|document| document.text).collect()), stats)
+    }
+
+    fn documents(files: &[Found], options: ReadOptions<'_>, stats: &mut CorpusStats) -> Result<Vec<Piece>, DataError> {
+        let mut documents = Vec::new();
+        for_each_document_batch(files, options, stats, &mut |batch, _| {
+            documents.extend(batch);
+            Ok(())
+        })?;
+        Ok(documents)
     }
 
     #[test]
@@ -469,9 +416,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.jsonl");
         fs_err::write(&path, "{\"text\":\"a\"}\n{\"text\":\"\"}\n{\"text\":\"b\"}\n").unwrap();
-        let file = Found { path, name: "sub/a.jsonl".into(), package: None, explicit: false };
-        let (mut names, mut stats) = (Vec::new(), CorpusStats::default());
-        for_each_document(&file, OPTIONS, &mut stats, &mut |document| names.push(document.name)).unwrap();
+        let files = [Found::new(path, "sub/a.jsonl".into(), false)];
+        let mut stats = CorpusStats::default();
+        let names: Vec<String> =
+            documents(&files, OPTIONS, &mut stats).unwrap().iter().map(|piece| name(&files[piece.file], piece.row)).collect();
         assert_eq!(names, ["sub/a.jsonl#000000001", "sub/a.jsonl#000000003"]);
         assert_eq!(stats.empty_skipped, 1);
     }
@@ -528,17 +476,83 @@ mod tests {
         check("a.parquet", &parquet_file("content", &[Some("a")]), "no field");
         check("a.parquet", b"PAR1 is not enough", "cannot be read");
         check("a.parquet.gz", b"", "cannot be read");
-        let packed = gzip(&b"{\"text\":\"a\"}\n".repeat(1000));
-        check("a.jsonl.gz", &packed[..packed.len() / 2], "cannot be read");
         check("a.txt.gz", b"plain", "cannot be read");
-        let mut edited = gzip(&b"some text".repeat(1000));
-        let at = edited.len() - 6;
-        edited[at] ^= 1;
-        check("a.txt.gz", &edited, "cannot be read");
         check("a.txt.zst", b"plain", "cannot be read");
         check("a.jsonl", b"", "holds no text");
         check("a.csv", b"", "holds no text");
         check("a.csv", b"text\n", "holds no text");
+    }
+
+    #[test]
+    fn what_stands_before_the_damage_of_a_packed_file_is_kept_if_that_is_asked_for() {
+        let skipping = ReadOptions { skip_bad: true, ..OPTIONS };
+        let rows: Vec<u8> = (0..40_000).flat_map(|i| format!("{{\"text\":\"row {i} of {}\"}}\n", i * i % 977).into_bytes()).collect();
+        for (name, bytes) in [("a.jsonl.gz", gzip(&rows)), ("a.jsonl.zst", zstd::encode_all(&rows[..], 1).unwrap())] {
+            let cut = &bytes[..bytes.len() / 2];
+            let error = read(name, cut, OPTIONS).0.unwrap_err();
+            assert!(matches!(&error, DataError::Packed { .. }) && error.hint().is_some_and(|hint| hint.contains("--skip-bad")), "{error}");
+            let (texts, stats) = read(name, cut, skipping);
+            let texts = texts.unwrap();
+            assert!((5_000..35_000).contains(&texts.len()), "{name}: {}", texts.len());
+            assert!(texts.iter().enumerate().all(|(i, text)| *text == format!("row {i} of {}", i * i % 977)), "no row is cut");
+            assert_eq!((stats.damaged_skipped, stats.bad_rows_skipped), (1, 0));
+        }
+        let mut edited = gzip(&b"some text".repeat(1000));
+        let at = edited.len() - 6;
+        edited[at] ^= 1;
+        assert!(matches!(read("a.txt.gz", &edited, OPTIONS).0, Err(DataError::Packed { .. })));
+        let (texts, stats) = read("a.txt.gz", &edited, skipping);
+        assert_eq!((texts.unwrap(), stats.damaged_skipped), (vec!["some text".repeat(1000)], 1));
+    }
+
+    #[test]
+    fn long_files_come_in_pieces_and_nothing_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let line = |i: usize| format!("line {i}: größer als {}\r\n", i * i);
+        let lines: String = (0..150_000).map(line).collect();
+        let one_line = lines.replace("\r\n", " ");
+        let no_space = "é".repeat(17 << 20);
+        for text in [&lines, &one_line, &no_space] {
+            for (name, bytes) in [("a.txt", text.as_bytes().to_vec()), ("a.txt.gz", gzip(text.as_bytes()))] {
+                let path = folder.path().join(name);
+                fs_err::write(&path, bytes).unwrap();
+                let files = [Found::new(path, name.into(), false)];
+                let mut pieces = Vec::new();
+                let mut stats = CorpusStats::default();
+                for_each_batch(&files, 0, OPTIONS, &mut stats, &mut |batch| {
+                    pieces.extend(batch.pieces);
+                    Ok(())
+                })
+                .unwrap();
+                assert!(pieces.len() > 1 || text.len() < 16 << 20, "{name}: {} pieces", pieces.len());
+                let (first, last) = (pieces.first().unwrap(), pieces.last().unwrap());
+                assert!(first.begins && last.ends && pieces[1..].iter().all(|piece| !piece.begins));
+                assert!(pieces[..pieces.len() - 1].iter().all(|piece| !piece.ends));
+                assert!(pieces.iter().map(|piece| piece.text.as_str()).collect::<String>() == *text, "{name}");
+                assert_eq!(documents(&files, OPTIONS, &mut stats).unwrap().len(), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_mistake_far_in_a_long_file_is_placed() {
+        let mut bytes = b"a line of text\n".repeat(300_000);
+        let at = bytes.len() - 20;
+        bytes[at] = 0xff;
+        let error = read("a.txt", &bytes, OPTIONS).0.unwrap_err();
+        let line = 1 + bytes[..at].iter().filter(|&&byte| byte == b'\n').count();
+        assert!(matches!(error, DataError::Utf8 { line: found, offset, .. } if (found, offset) == (line, at as u64)), "{error}");
+        bytes[at] = 0;
+        assert!(matches!(read("a.txt", &bytes, OPTIONS).0, Err(DataError::Binary { offset, .. }) if offset == at as u64));
+        // In a folder it is left out, and nothing of it is handed over before that is known.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        fs_err::write(&path, &bytes).unwrap();
+        let mut stats = CorpusStats::default();
+        assert_eq!(documents(&[Found::new(path, "a.txt".into(), false)], OPTIONS, &mut stats).unwrap(), []);
+        assert_eq!(stats.binary_skipped, 1);
+        let row = [b"{\"text\":\"a\"}\n".repeat(200_000), b"{\"txt\":1}\n".to_vec()].concat();
+        assert!(read("a.jsonl", &row, OPTIONS).0.unwrap_err().to_string().contains("line 200001: no field"));
     }
 
     #[test]
@@ -587,11 +601,11 @@ mod tests {
             }
             let path = folder.path().join(name);
             fs_err::write(&path, &bytes).unwrap();
-            let file = Found { path, name: (*name).into(), package: None, explicit: true };
+            let files = [Found::new(path, (*name).into(), true)];
             let mut stats = CorpusStats::default();
-            let result = for_each_document(&file, OPTIONS, &mut stats, &mut |_| {});
+            let result = documents(&files, OPTIONS, &mut stats);
             let options = ReadOptions { skip_bad: true, lossy: true, ..OPTIONS };
-            let lax = for_each_document(&file, options, &mut stats, &mut |_| {});
+            let lax = documents(&files, options, &mut stats);
             assert!(result.is_err() || lax.is_ok(), "what can be read can be read with less care");
             if let Err(error) = result {
                 n_errors += 1;

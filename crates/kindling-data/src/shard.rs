@@ -34,7 +34,7 @@ impl ShardWriter {
     pub fn create(path: &Path, vocab_size: usize) -> Result<Self, DataError> {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
         file.write_all(&[0; HEADER_LEN])?;
-        let width = if vocab_size <= 1 << 16 { 2 } else { 4 };
+        let width = width(vocab_size);
         Ok(Self { path: path.to_owned(), file, sum: Xxh3::new(), width, vocab_size: vocab_size as u64, n_tokens: 0 })
     }
 
@@ -46,22 +46,33 @@ impl ShardWriter {
     /// # Panics
     /// If an id is not below `vocab_size`: a tokenizer never yields one.
     pub fn write(&mut self, ids: &[u32]) -> Result<(), DataError> {
-        let mut bytes = Vec::with_capacity(ids.len() * self.width as usize);
-        for id in ids {
-            assert!(u64::from(*id) < self.vocab_size, "token id {id} is below the vocabulary size {}", self.vocab_size);
-            bytes.extend_from_slice(&id.to_le_bytes()[..self.width as usize]);
-        }
-        self.sum.update(&bytes);
-        self.file.write_all(&bytes)?;
-        self.n_tokens += ids.len() as u64;
+        self.append(&packed(ids, self.vocab_size as usize))
+    }
+
+    /// Appends ids that are [packed] for this vocabulary.
+    pub(crate) fn append(&mut self, packed: &[u8]) -> Result<(), DataError> {
+        self.sum.update(packed);
+        self.file.write_all(packed)?;
+        self.n_tokens += (packed.len() / self.width as usize) as u64;
         Ok(())
+    }
+
+    pub(crate) fn n_tokens(&self) -> u64 {
+        self.n_tokens
     }
 
     /// Writes the header, syncs, and gives back the number of tokens and the checksum of the payload.
     ///
     /// # Errors
     /// I/O, with the path.
-    pub fn finish(mut self) -> Result<(u64, u64), DataError> {
+    pub fn finish(self) -> Result<(u64, u64), DataError> {
+        let (n_tokens, sum, file) = self.finish_unsynced()?;
+        file.sync_all()?;
+        Ok((n_tokens, sum))
+    }
+
+    /// As [`finish`](Self::finish), but leaves it to the caller to sync the file.
+    pub(crate) fn finish_unsynced(mut self) -> Result<(u64, u64, File), DataError> {
         let sum = self.sum.digest();
         let mut header = [0; HEADER_LEN];
         header[..8].copy_from_slice(MAGIC);
@@ -75,8 +86,26 @@ impl ShardWriter {
         self.file.seek(SeekFrom::Start(0))?;
         self.file.write_all(&header)?;
         let file = self.file.into_inner().map_err(|error| with_path(error.into_error(), &self.path))?;
-        file.sync_all()?;
-        Ok((self.n_tokens, sum))
+        Ok((self.n_tokens, sum, file))
+    }
+}
+
+/// Bytes that an id takes.
+fn width(vocab_size: usize) -> u32 {
+    if vocab_size <= 1 << 16 { 2 } else { 4 }
+}
+
+/// Ids as they stand in a shard.
+///
+/// # Panics
+/// If an id is not below `vocab_size`: a tokenizer never yields one.
+pub(crate) fn packed(ids: &[u32], vocab_size: usize) -> Vec<u8> {
+    let largest = ids.iter().copied().max().unwrap_or(0);
+    assert!((largest as usize) < vocab_size || ids.is_empty(), "token id {largest} is below the vocabulary size {vocab_size}");
+    if width(vocab_size) == 2 {
+        ids.iter().flat_map(|id| (*id as u16).to_le_bytes()).collect()
+    } else {
+        ids.iter().flat_map(|id| id.to_le_bytes()).collect()
     }
 }
 

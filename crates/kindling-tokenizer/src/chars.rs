@@ -2,9 +2,8 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::TokenizerError;
-use crate::count::count_chars;
 use crate::table::{TokenTable, distinct_special};
+use crate::{Characters, TokenizerError};
 
 /// A character vocabulary: one token a Unicode character, for small experiments.
 #[derive(Clone, Debug)]
@@ -24,9 +23,16 @@ impl CharVocab {
     /// character away from ordinary text, whose encoding never yields a special id.
     #[must_use]
     pub fn build(texts: &[&str], special_tokens: &[String]) -> Self {
+        let mut characters = Characters::default();
+        characters.add(texts);
+        Self::from_characters(&characters, special_tokens)
+    }
+
+    /// As [`build`](Self::build), from characters that were collected before.
+    #[must_use]
+    pub fn from_characters(characters: &Characters, special_tokens: &[String]) -> Self {
         let special = distinct_special(special_tokens, &[]);
-        let mut characters: Vec<char> = count_chars(texts).into_keys().collect();
-        characters.sort_unstable();
+        let mut characters = characters.sorted();
         let mut buffer = [0; 4];
         characters.retain(|character| !special.contains(&&*character.encode_utf8(&mut buffer)));
         Self::from_parts(&characters, special)

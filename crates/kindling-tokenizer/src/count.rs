@@ -5,7 +5,7 @@ use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::TokenizerError;
 use crate::key::Key;
@@ -199,14 +199,43 @@ fn add_to(words: &mut FxHashMap<Box<[u8]>, u64>, word: &[u8], count: u64) {
     }
 }
 
-/// How often each distinct word between white space occurs.
-pub(crate) fn count_words<'a>(texts: &[&'a str]) -> FxHashMap<&'a str, u64> {
-    count_in_parallel(texts, |text| text.split_whitespace())
+/// How often each distinct word between white space occurs: what a [`WordVocab`](crate::WordVocab) is built from. Memory grows with
+/// the distinct words, not with the texts.
+#[derive(Clone, Debug, Default)]
+pub struct WordCounts(FxHashMap<Box<str>, u64>);
+
+impl WordCounts {
+    /// Adds texts, on all threads of the current rayon pool. No word crosses from one text to the next.
+    pub fn add(&mut self, texts: &[&str]) {
+        for (word, count) in count_in_parallel(texts, |text| text.split_whitespace()) {
+            match self.0.get_mut(word) {
+                Some(sum) => *sum += count,
+                None => drop(self.0.insert(word.into(), count)),
+            }
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|(word, &count)| (&**word, count))
+    }
 }
 
-/// The characters that occur.
-pub(crate) fn count_chars(texts: &[&str]) -> FxHashMap<char, u64> {
-    count_in_parallel(texts, |text| text.chars())
+/// The distinct characters of texts: what a [`CharVocab`](crate::CharVocab) is built from.
+#[derive(Clone, Debug, Default)]
+pub struct Characters(FxHashSet<char>);
+
+impl Characters {
+    /// Adds texts, on all threads of the current rayon pool.
+    pub fn add(&mut self, texts: &[&str]) {
+        self.0.extend(count_in_parallel(texts, |text| text.chars()).into_keys());
+    }
+
+    /// In the order of their code points.
+    pub(crate) fn sorted(&self) -> Vec<char> {
+        let mut characters: Vec<char> = self.0.iter().copied().collect();
+        characters.sort_unstable();
+        characters
+    }
 }
 
 fn count_in_parallel<'s, T, K, I>(parts: &'s [T], pieces: impl Fn(&'s T) -> I + Sync) -> FxHashMap<K, u64>

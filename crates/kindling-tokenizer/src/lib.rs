@@ -78,7 +78,7 @@ mod tiktoken;
 
 pub use bpe::Bpe;
 pub use chars::CharVocab;
-pub use count::PreTokenCounts;
+pub use count::{Characters, PreTokenCounts, WordCounts};
 pub use error::TokenizerError;
 pub use special::SpecialTokens;
 pub use split::{Pattern, SplitPattern};

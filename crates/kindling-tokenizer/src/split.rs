@@ -126,7 +126,8 @@ impl SplitPattern {
 
     /// The last place in `text` where a pre-token begins whatever text follows, and whatever stood before: there it can be
     /// cut, and the parts be cut apart. `None` where there is none, and for regular expressions, of which it is not known.
-    pub(crate) fn last_safe_cut(&self, text: &[u8]) -> Option<usize> {
+    #[must_use]
+    pub fn last_safe_cut(&self, text: &[u8]) -> Option<usize> {
         // No pattern takes a letter and a space behind it, and none looks from the one to the other. The same goes for a single
         // line feed and a letter behind it; of several, the last may stand alone.
         let is_cut = |at: usize| match text[at] {

@@ -214,6 +214,17 @@ impl Tokenizer {
         Self::from_json(&file::read(&path)?).map_err(|source| TokenizerError::InFile { path, source: Box::new(source) })
     }
 
+    /// The last place at which `text` can be cut, whatever follows it, so that the ids of both parts are those of the whole: what
+    /// a long text is encoded by without all of it in memory. `None` where there is none, or none that is known.
+    #[must_use]
+    pub fn last_safe_cut(&self, text: &str) -> Option<usize> {
+        match self {
+            Self::Bpe(bpe) => bpe.pattern().last_safe_cut(text.as_bytes()),
+            Self::Char(_) => Some(text.len()),
+            Self::Word(_) => text.char_indices().rfind(|(_, c)| c.is_whitespace()).map(|(at, c)| at + c.len_utf8()),
+        }
+    }
+
     /// What lies at a path, as [`load`](Self::load) reads it, or else what is [published](Self::published) under that name.
     ///
     /// # Errors

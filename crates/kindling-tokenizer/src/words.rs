@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use rustc_hash::FxHashMap;
 
-use crate::count::count_words;
+use crate::WordCounts;
 use crate::table::{TokenTable, distinct_special};
 
 /// The word that stands for every word outside the vocabulary. Its token is an ordinary one, not special.
@@ -27,9 +27,16 @@ impl WordVocab {
     /// like a special token gets no token of its own: it becomes `<unk>`.
     #[must_use]
     pub fn build(texts: &[&str], vocab_size: usize, special_tokens: &[String]) -> Self {
+        let mut counts = WordCounts::default();
+        counts.add(texts);
+        Self::from_counts(&counts, vocab_size, special_tokens)
+    }
+
+    /// As [`build`](Self::build), from words that were counted before.
+    #[must_use]
+    pub fn from_counts(counts: &WordCounts, vocab_size: usize, special_tokens: &[String]) -> Self {
         let special = distinct_special(special_tokens, &[UNKNOWN]);
-        let mut words: Vec<(&str, u64)> =
-            count_words(texts).into_iter().filter(|(word, _)| *word != UNKNOWN && !special.contains(word)).collect();
+        let mut words: Vec<(&str, u64)> = counts.iter().filter(|(word, _)| *word != UNKNOWN && !special.contains(word)).collect();
         words.sort_unstable_by_key(|&(word, count)| (Reverse(count), word));
         words.truncate(vocab_size.saturating_sub(1 + special.len()));
         let words = std::iter::once(UNKNOWN).chain(words.into_iter().map(|(word, _)| word));

@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use burn::tensor::Device;
 use kindling_config::RunConfig;
-use kindling_data::{Prepared, prepare, read_document};
+use kindling_data::{DataError, Preparation, Prepared, prepare, read_document};
 use kindling_infer::{open, prompt_ids};
 use kindling_runs::{DataRef, Manifest, Registry, Run, RunsError, Summary};
 use kindling_tokenizer::Tokenizer;
@@ -17,8 +16,9 @@ use serde_json::json;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::args::{Args, TrainArgs};
+use crate::failure::STOPPED;
 use crate::progress::{Progress, indent, line};
-use crate::{corpus, device, output};
+use crate::{corpus, device, interrupt, output};
 
 /// The lock file that this binary was built from.
 const LOCK_FILE: &str = include_str!("../../../../Cargo.lock");
@@ -27,9 +27,10 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
     let device = device::open(&args.device)?;
     let registry = Registry::new(&args.runs_dir);
     let mut progress = Progress::new(args.quiet);
+    let stop = interrupt::listen(args.quiet)?;
     let (run, config, data) = match &train_args.resume {
-        Some(name) => resume(&registry, name, args.quiet, train_args, &mut progress)?,
-        None => begin(&registry, args, train_args, &device, &mut progress)?,
+        Some(name) => resume(&registry, name, args.quiet, train_args, &stop, &mut progress)?,
+        None => begin(&registry, args, train_args, &device, &stop, &mut progress)?,
     };
     let computed = TrainingPrecision::on(&device, config.train.precision);
     if let Some(why) = computed.fallback {
@@ -53,7 +54,6 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
     progress.line_run(run.dir());
     progress.log_every(config.train.log_every as u64);
 
-    let stop = stop_on_signal(args.quiet)?;
     let mut last_sample = String::new();
     let mut log = RunLog::new(&run, config.train.log_every as u64);
     let mut terminal = |event: &TrainEvent<'_>| {
@@ -85,8 +85,7 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
                     run.dir().display()
                 ))?;
             }
-            // As a shell counts a program that an interrupt ended.
-            Ok(ExitCode::from(130))
+            Ok(ExitCode::from(STOPPED))
         }
     }
 }
@@ -97,6 +96,7 @@ fn begin(
     args: &Args,
     train_args: &TrainArgs,
     device: &Device,
+    stop: &AtomicBool,
     progress: &mut Progress,
 ) -> anyhow::Result<(Run, RunConfig, Prepared)> {
     let precision = train_args.precision.iter().map(|precision| format!("train.precision=\"{precision}\""));
@@ -107,7 +107,8 @@ fn begin(
     if registry.root().join(&name).exists() {
         return Err(RunsError::Exists(name).into());
     }
-    let data = prepare(&config, &train_args.corpus.data_dir, Path::new("."), &mut |event| progress.prepare(event))?;
+    let preparation = Preparation { config: &config, data_dir: &train_args.corpus.data_dir, workspace: Path::new("."), stop };
+    let data = prepare(&preparation, &mut |event| progress.prepare(event))?;
     progress.clear();
     progress.shards(&data.manifest, &data.dir, data.reused);
     fit_vocabulary(&mut config, data.tokenizer.vocab_size())?;
@@ -131,6 +132,7 @@ fn resume(
     name: &str,
     quiet: bool,
     train_args: &TrainArgs,
+    stop: &AtomicBool,
     progress: &mut Progress,
 ) -> anyhow::Result<(Run, RunConfig, Prepared)> {
     let run = Run::open_for_writing(&registry.resolve(name)?)?;
@@ -138,12 +140,24 @@ fn resume(
     let config = RunConfig::from_toml(&run.config().to_toml(), &format!("config of `{name}`"), &train_args.corpus.overrides)?;
     check_resumable(run.config(), &config)?;
     let dir = PathBuf::from(&run.manifest().data.dir);
-    let data = if Prepared::is_complete(&dir) {
-        Prepared::open(&dir)?
-    } else {
-        // Its hash is compared with the run's before anything is trained.
-        line(quiet, &format!("warning: the prepared data `{}` is gone; preparing it anew", dir.display()));
-        prepare(run.config(), &train_args.corpus.data_dir, Path::new("."), &mut |event| progress.prepare(event))?
+    let mut again = |data_dir: &Path| {
+        let preparation = Preparation { config: run.config(), data_dir, workspace: Path::new("."), stop };
+        prepare(&preparation, &mut |event| progress.prepare(event))
+    };
+    let data = match Prepared::is_complete(&dir).then(|| Prepared::open(&dir)) {
+        Some(Ok(data)) => data,
+        // Where the text is still the same, what is damaged is written again.
+        Some(Err(damage @ DataError::Damaged { .. })) => match again(dir.parent().unwrap_or(&dir)) {
+            Ok(data) if data.dir == dir => data,
+            Ok(_) => return Err(damage.into()),
+            Err(error) => return Err(error.into()),
+        },
+        Some(Err(error)) => return Err(error.into()),
+        None => {
+            // Its hash is compared with the run's before anything is trained.
+            line(quiet, &format!("warning: the prepared data `{}` is gone; preparing it anew", dir.display()));
+            again(&train_args.corpus.data_dir)?
+        }
     };
     progress.clear();
     progress.shards(&data.manifest, &data.dir, data.reused);
@@ -175,20 +189,6 @@ fn manifest(args: &Args, config: &RunConfig, data: &Prepared, device: &Device) -
             tokenizer_hash: data.manifest.tokenizer_hash.clone(),
         },
     })
-}
-
-/// The first interrupt lets the step end and everything be saved; the second ends the program at once.
-fn stop_on_signal(quiet: bool) -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if seen.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        line(quiet, "stopping after this step; once more to stop at once, without saving");
-    })
-    .context("cannot listen for Ctrl-C")?;
-    Ok(stop)
 }
 
 fn finished(args: &Args, registry: &Registry, run: &Run, config: &RunConfig, summary: &Summary, sample: &str) -> anyhow::Result<()> {

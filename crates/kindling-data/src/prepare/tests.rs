@@ -1,0 +1,209 @@
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+//! What needs shards that are small: stops, kills, shards written again, and texts that go through byte for byte.
+
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn config(path: &Path, overrides: &[&str]) -> RunConfig {
+    let mut all =
+        vec![format!("data.paths=[{:?}]", path.display().to_string()), "model.context_len=8".into(), "tokenizer.vocab_size=300".into()];
+    all.extend(overrides.iter().map(|o| (*o).to_owned()));
+    RunConfig::from_toml(include_str!("../../../../configs/spark.toml"), "spark.toml", &all).unwrap()
+}
+
+/// Prepares in shards of `shard_tokens`; `stop_at` events of encoding later the caller wants a stop.
+fn prepared(config: &RunConfig, data_dir: &Path, shard_tokens: u64, stop_at: Option<usize>) -> (Result<Prepared, DataError>, Vec<String>) {
+    let stop = AtomicBool::new(false);
+    let mut said = Vec::new();
+    let mut n_encoded = 0;
+    let preparation = Preparation { config, data_dir, workspace: data_dir, stop: &stop };
+    let result = prepare_in_shards(&preparation, shard_tokens, &mut |event| match event {
+        PrepareEvent::Encoded { .. } => {
+            n_encoded += 1;
+            stop.store(stop_at.is_some_and(|n| n_encoded >= n), Ordering::Relaxed);
+        }
+        PrepareEvent::GoingOn { n_shards } => said.push(format!("going on behind {n_shards}")),
+        PrepareEvent::Rebuilding { damage } => said.push(damage.to_string()),
+        PrepareEvent::Merges { done: 1, .. } => said.push("training".into()),
+        _ => {}
+    });
+    (result, said)
+}
+
+fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files: Vec<_> = fs_err::read_dir(dir)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            (PathBuf::from(path.file_name().unwrap()), fs_err::read(path).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// 60 MB, of which half is one document, so that there are several batches.
+fn corpus(dir: &Path) -> PathBuf {
+    let folder = dir.join("texts");
+    fs_err::create_dir(&folder).unwrap();
+    let line = |i: usize| format!("{{\"text\":\"row {i}: {}\"}}\n", "a größer text of many words ".repeat(1 + i % 40));
+    fs_err::write(folder.join("a.jsonl"), (0..36_000).map(line).collect::<String>()).unwrap();
+    let line = |i: usize| format!("line {i} of one long document, {} as it is\n", i * i);
+    fs_err::write(folder.join("b.txt"), (0..600_000).map(line).collect::<String>()).unwrap();
+    folder
+}
+
+#[test]
+fn what_was_stopped_or_killed_goes_on_and_ends_in_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&corpus(dir.path()), &["tokenizer.kind=char"]);
+    let (whole, _) = prepared(&config, &dir.path().join("whole"), 1 << 20, None);
+    let whole = whole.map(|data| files(&data.dir)).unwrap();
+    assert!(whole.len() > 20, "{} files", whole.len());
+
+    let data_dir = dir.path().join("stopped");
+    for stop_at in [1, 2, 1] {
+        let (result, _) = prepared(&config, &data_dir, 1 << 20, Some(stop_at));
+        assert!(matches!(result, Err(DataError::Stopped)));
+    }
+    // A kill may leave half a shard, and half a note beside the last whole one.
+    let hidden = fs_err::read_dir(&data_dir).unwrap().next().unwrap().unwrap().path();
+    fs_err::write(hidden.join("train-00099.bin"), b"half").unwrap();
+    fs_err::write(hidden.join(".progress.json"), b"{").unwrap();
+    // And a disk that lied may have lost the end of one.
+    let last = files(&hidden).iter().rfind(|(name, _)| name.to_string_lossy().starts_with("train-0000")).unwrap().0.clone();
+    fs_err::write(hidden.join(&last), b"lost").unwrap();
+    let (result, said) = prepared(&config, &data_dir, 1 << 20, None);
+    let data = result.unwrap();
+    assert!(said.len() == 1 && said[0].starts_with("going on behind") && said[0] != "going on behind 0", "{said:?}");
+    assert!(files(&data.dir) == whole, "the same files");
+    assert_eq!(fs_err::read_dir(&data_dir).unwrap().count(), 1, "nothing hidden is left");
+}
+
+#[test]
+fn a_broken_shard_is_named_and_written_again_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&corpus(dir.path()), &["tokenizer.kind=char", "data.validation_fraction=0.3"]);
+    let data = prepared(&config, dir.path(), 4 << 20, None).0.unwrap();
+    let whole = files(&data.dir);
+    let shards = [&data.manifest.training, &data.manifest.validation].map(|split| split.shards.clone());
+    assert!(shards[0].len() > 3 && shards[1].len() > 1, "{} and {} shards", shards[0].len(), shards[1].len());
+    for shard in [&shards[0][0], &shards[0][2], &shards[1][1], shards[0].last().unwrap()] {
+        let path = data.dir.join(&shard.file);
+        let modified = |file: &ShardManifest| fs_err::metadata(data.dir.join(&file.file)).unwrap().modified().unwrap();
+        let before: Vec<_> = shards.iter().flatten().filter(|other| *other != shard).map(modified).collect();
+        fs_err::remove_file(&path).unwrap();
+        let (result, said) = prepared(&config, dir.path(), 4 << 20, None);
+        assert!(result.unwrap().reused);
+        assert!(said.len() == 1 && said[0].contains(&shard.file), "{said:?}");
+        assert!(files(&data.dir) == whole, "{}", shard.file);
+        let after: Vec<_> = shards.iter().flatten().filter(|other| *other != shard).map(modified).collect();
+        assert_eq!(after, before, "the others are left alone");
+    }
+}
+
+#[test]
+fn another_process_is_waited_for_and_its_work_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&corpus(dir.path()), &["tokenizer.kind=char"]);
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3).map(|_| scope.spawn(|| prepared(&config, dir.path(), 1 << 20, None).0.unwrap().reused)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(results.iter().filter(|reused| !**reused).count(), 1, "{results:?}");
+}
+
+#[test]
+fn files_that_change_meanwhile_are_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.txt");
+    for after in ["other words\n", "one word\n"] {
+        fs_err::write(&path, "some words\n".repeat(100)).unwrap();
+        let config = config(&path, &[]);
+        let stop = AtomicBool::new(false);
+        let preparation = Preparation { config: &config, data_dir: dir.path(), workspace: dir.path(), stop: &stop };
+        let result = prepare_in_shards(&preparation, 1 << 20, &mut |event| {
+            if matches!(event, PrepareEvent::Read { .. }) {
+                fs_err::write(&path, after.repeat(100)).unwrap();
+            }
+        });
+        assert!(matches!(result, Err(DataError::Changed)));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// With cleaning off, the shards are the texts.
+    #[test]
+    fn shards_give_back_the_input_to_the_byte(
+        documents in prop::collection::vec("\\PC{1,60}|[a-c \r\n\t'1é日\u{301}]{1,60}", 2..40),
+        kind in prop::sample::select(vec!["bpe", "char"]),
+        tail in any::<bool>(),
+        shard_tokens in 1u64..200,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jsonl");
+        let lines: String = documents.iter().map(|text| format!("{}\n", serde_json::json!({ "text": text }))).collect();
+        fs_err::write(&path, lines).unwrap();
+        let split = if tail { "tail" } else { "document" };
+        let overrides = [&*format!("tokenizer.kind={kind}"), &*format!("data.split={split}"), "data.validation_fraction=0.4", "model.context_len=1"];
+        let data = match prepared(&config(&path, &overrides), &dir.path().join("data"), shard_tokens, None).0 {
+            Err(DataError::TooSmall { .. }) => return Ok(()),
+            data => data.unwrap(),
+        };
+        let text = |shards: &crate::Shards| data.tokenizer.decode_lossy(&shards.read(0, shards.n_tokens())).unwrap();
+        let (training, validation) = (text(&data.training), text(&data.validation));
+        if tail {
+            let whole: String = documents.iter().map(|text| format!("<|endoftext|>{text}")).collect();
+            prop_assert_eq!(training + &validation, whole);
+        } else {
+            // Both sides in the order of the file.
+            let mut sides = [training.as_str(), validation.as_str()];
+            for document in &documents {
+                let whole = format!("<|endoftext|>{document}");
+                let side = sides.iter_mut().find(|side| side.strip_prefix(&*whole).is_some_and(|rest| rest.is_empty() || rest.starts_with("<|endoftext|>")));
+                prop_assert!(side.is_some(), "`{}` is next on no side", document);
+                let side = side.unwrap();
+                *side = &side[whole.len()..];
+            }
+            prop_assert_eq!(sides, ["", ""]);
+        }
+        prop_assert_eq!(data.manifest.training.n_bytes + data.manifest.validation.n_bytes, documents.iter().map(|text| text.len() as u64).sum::<u64>());
+    }
+
+    /// With cleaning on, bytes in are bytes out, dropped and changed, at every step.
+    #[test]
+    fn every_byte_is_accounted_for(
+        documents in prop::collection::vec("[a-c \r\n'1é日e\u{301}的]{1,60}|(a@b\\.org |1\\.2\\.3\\.4 |the cat ){1,4}", 2..60),
+        newlines in any::<bool>(), nfc in any::<bool>(), redact in any::<bool>(), stop_words in any::<bool>(),
+        min_chars in 0usize..12, dedup in prop::sample::select(vec!["off", "exact", "near"]),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jsonl");
+        let lines: String = documents.iter().map(|text| format!("{}\n", serde_json::json!({ "text": text }))).collect();
+        fs_err::write(&path, lines).unwrap();
+        let redact = if redact { "[\"email\",\"ip\",\"phone\",\"key\"]" } else { "[]" };
+        let stop_words = if stop_words { "[\"en\",\"zh\"]" } else { "[]" };
+        let clean = format!("data.clean={{newlines={newlines},nfc={nfc},redact={redact},stop_words={stop_words},min_chars={min_chars},dedup=\"{dedup}\"}}");
+        let data = match prepared(&config(&path, &[&clean, "model.context_len=1"]), &dir.path().join("data"), 1000, None).0 {
+            Err(DataError::TooSmall { .. } | DataError::OneDocument(_) | DataError::Empty(_)) => return Ok(()),
+            data => data.unwrap(),
+        };
+        let manifest = &data.manifest;
+        let (mut n_documents, mut n_bytes) = (documents.len(), documents.iter().map(|text| text.len() as u64).sum::<u64>());
+        for step in &manifest.cleaning {
+            prop_assert_eq!((step.n_documents, step.n_bytes), (n_documents, n_bytes), "{}", &step.step);
+            n_documents -= step.documents_dropped;
+            n_bytes = step.bytes_out();
+        }
+        prop_assert_eq!((manifest.corpus.n_documents, manifest.corpus.n_bytes), (n_documents, n_bytes));
+        let text = |shards: &crate::Shards| data.tokenizer.decode_lossy(&shards.read(0, shards.n_tokens())).unwrap();
+        let written = [&data.training, &data.validation].map(|shards| text(shards).replace("<|endoftext|>", "").len() as u64);
+        prop_assert_eq!(written, [manifest.training.n_bytes, manifest.validation.n_bytes]);
+        prop_assert_eq!(written[0] + written[1], n_bytes);
+    }
+}

@@ -1,0 +1,322 @@
+//! The first pass over a corpus: which documents stay, on which side each is, and what is reported. Encodes nothing.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use kindling_config::{DataConfig, Dedup, Split};
+use rayon::prelude::*;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
+
+use crate::clean::{Changes, Cleaner, Step};
+use crate::files::{Files, Found};
+use crate::near::{NearIndex, Signature};
+use crate::read::{Batch, Piece, for_each_batch};
+use crate::{CorpusStats, DataError, ReadOptions, StepReport};
+
+/// A corpus that can be read as often as need be, and what is done to its texts.
+pub(crate) struct Corpus<'a> {
+    pub(crate) files: Files,
+    pub(crate) config: &'a DataConfig,
+    pub(crate) cleaner: Option<Cleaner>,
+}
+
+impl Corpus<'_> {
+    /// Hands over all that the corpus holds.
+    pub(crate) fn for_each_batch(
+        &self,
+        stats: &mut CorpusStats,
+        f: &mut dyn FnMut(Batch) -> Result<(), DataError>,
+    ) -> Result<(), DataError> {
+        for_each_batch(&self.files.files, 0, ReadOptions::from(self.config), stats, f)
+    }
+
+    /// A piece after the steps that change texts.
+    pub(crate) fn clean<'t>(&self, text: &'t str) -> (Cow<'t, str>, Changes) {
+        match &self.cleaner {
+            Some(cleaner) => cleaner.clean(text),
+            None => (Cow::Borrowed(text), Changes::default()),
+        }
+    }
+}
+
+/// The side that a document is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Training,
+    Validation,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    pub(crate) stats: CorpusStats,
+    pub(crate) cleaning: Vec<StepReport>,
+    /// The side of each document in the order of reading; none where it is dropped.
+    pub(crate) sides: Vec<Option<Side>>,
+    /// Bytes of text that train before those that validate, where the border is one in the text.
+    pub(crate) tail: Option<u64>,
+}
+
+/// Reads the whole corpus once. `progress` is told how many bytes of the files have been read, and can end it.
+///
+/// # Errors
+/// Of reading; an empty corpus; a single document that is to be split by documents.
+pub(crate) fn scan(corpus: &Corpus<'_>, progress: &mut dyn FnMut(u64) -> Result<(), DataError>) -> Result<Scan, DataError> {
+    let mut stats = CorpusStats::default();
+    let mut scanner = Scanner::new(corpus);
+    let wants = scanner.wants;
+    corpus.for_each_batch(&mut stats, &mut |batch| {
+        let facts: Vec<Facts<'_>> = batch.pieces.par_iter().map(|piece| Facts::of(corpus, piece, wants)).collect();
+        for (piece, facts) in batch.pieces.iter().zip(facts) {
+            scanner.add(piece, facts);
+        }
+        progress(batch.n_read)
+    })?;
+    scanner.finish(stats)
+}
+
+/// A hash over names and texts, taken piece by piece.
+#[derive(Default)]
+pub(crate) struct CorpusHash {
+    whole: Xxh3,
+    document: Xxh3,
+    /// The file that came last, and the hash of its name.
+    file: Option<(usize, u64)>,
+}
+
+impl CorpusHash {
+    /// The hash of a piece that is a whole document, and can be taken on another thread.
+    pub(crate) fn of_whole(piece: &Piece) -> Option<u128> {
+        (piece.begins && piece.ends).then(|| xxh3_128(piece.text.as_bytes()))
+    }
+
+    /// Adds a piece; gives back the hash of the document's text where it ends.
+    pub(crate) fn add(&mut self, files: &[Found], piece: &Piece, of_whole: Option<u128>) -> Option<u128> {
+        if piece.begins {
+            self.document.reset();
+        }
+        if of_whole.is_none() {
+            self.document.update(piece.text.as_bytes());
+        }
+        if !piece.ends {
+            return None;
+        }
+        let text = of_whole.unwrap_or_else(|| self.document.digest128());
+        if self.file.is_none_or(|(file, _)| file != piece.file) {
+            self.file = Some((piece.file, xxh3_64(files[piece.file].name.as_bytes())));
+        }
+        self.whole.update(&self.file.map_or(0, |(_, name)| name).to_le_bytes());
+        self.whole.update(&piece.row.to_le_bytes());
+        self.whole.update(&text.to_le_bytes());
+        Some(text)
+    }
+
+    pub(crate) fn hex(&self) -> String {
+        format!("{:032x}", self.whole.digest128())
+    }
+}
+
+/// What has to be known of a text.
+#[derive(Clone, Copy)]
+struct Wants {
+    characters: bool,
+    hash: bool,
+    signature: bool,
+}
+
+/// What can be found out of a piece by itself.
+struct Facts<'t> {
+    hash: Option<u128>,
+    cleaned: Cow<'t, str>,
+    changes: Changes,
+    n_characters: u64,
+    cleaned_hash: Option<u128>,
+    signature: Option<Signature>,
+}
+
+impl<'t> Facts<'t> {
+    fn of(corpus: &Corpus<'_>, piece: &'t Piece, wants: Wants) -> Self {
+        let (cleaned, changes) = corpus.clean(&piece.text);
+        let is_whole = piece.begins && piece.ends;
+        Self {
+            hash: CorpusHash::of_whole(piece),
+            changes,
+            n_characters: if wants.characters { cleaned.chars().count() as u64 } else { 0 },
+            cleaned_hash: (wants.hash && is_whole).then(|| xxh3_128(cleaned.as_bytes())),
+            signature: wants.signature.then(|| Signature::of(&cleaned)),
+            cleaned,
+        }
+    }
+}
+
+/// A document as far as it has come.
+#[derive(Default)]
+struct Unfinished {
+    n_bytes: u64,
+    n_cleaned: u64,
+    n_characters: u64,
+    changes: Changes,
+    cleaned: Xxh3,
+    signature: Option<Signature>,
+}
+
+struct Scanner<'a> {
+    corpus: &'a Corpus<'a>,
+    wants: Wants,
+    hash: CorpusHash,
+    document: Unfinished,
+    steps: Vec<StepReport>,
+    seen: HashSet<u128>,
+    near: Option<NearIndex>,
+    sides: Vec<Option<Side>>,
+    n_kept: usize,
+    bytes_kept: u64,
+    /// Kept documents that train and that validate, and of each kind of side the one that is nearest to the other.
+    n_training: usize,
+    nearest: (Option<(u128, usize)>, Option<(u128, usize)>),
+}
+
+impl<'a> Scanner<'a> {
+    fn new(corpus: &'a Corpus<'a>) -> Self {
+        let clean = &corpus.config.clean;
+        let mut names: Vec<&str> = corpus.cleaner.iter().flat_map(|cleaner| cleaner.active().map(Step::name)).collect();
+        if corpus.cleaner.is_some() || clean.min_chars > 0 || clean.max_chars > 0 {
+            names.push("length");
+        }
+        // Licences, READMEs and vendored copies repeat across packages.
+        let is_packages = corpus.config.sources.is_empty() && corpus.config.paths.is_empty();
+        if clean.dedup != Dedup::Off || is_packages {
+            names.push("exact");
+        }
+        if clean.dedup == Dedup::Near {
+            names.push("near");
+        }
+        let has = |name| names.contains(&name);
+        Self {
+            corpus,
+            wants: Wants { characters: has("length"), hash: has("exact"), signature: has("near") },
+            hash: CorpusHash::default(),
+            document: Unfinished::default(),
+            steps: names.into_iter().map(|name| StepReport { step: name.to_owned(), ..StepReport::default() }).collect(),
+            seen: HashSet::new(),
+            near: (clean.dedup == Dedup::Near).then(|| NearIndex::new(clean.near_similarity)),
+            sides: Vec::new(),
+            n_kept: 0,
+            bytes_kept: 0,
+            n_training: 0,
+            nearest: (None, None),
+        }
+    }
+
+    fn add(&mut self, piece: &Piece, facts: Facts<'_>) {
+        if piece.begins {
+            self.document = Unfinished::default();
+        }
+        let document = &mut self.document;
+        document.n_bytes += piece.text.len() as u64;
+        document.n_cleaned += facts.cleaned.len() as u64;
+        document.n_characters += facts.n_characters;
+        document.changes.add(&facts.changes);
+        if self.wants.hash && facts.cleaned_hash.is_none() {
+            document.cleaned.update(facts.cleaned.as_bytes());
+        }
+        match (&mut self.document.signature, facts.signature) {
+            (Some(signature), Some(of_piece)) => signature.merge(&of_piece),
+            (signature, of_piece) => *signature = signature.take().or(of_piece),
+        }
+        if let Some(hash) = self.hash.add(&self.corpus.files.files, piece, facts.hash) {
+            self.end(&self.corpus.files.files[piece.file], hash, facts.cleaned_hash);
+        }
+    }
+
+    /// A document has been read; `hash` is that of its text as it was read.
+    fn end(&mut self, file: &Found, hash: u128, cleaned_hash: Option<u128>) {
+        let document = std::mem::take(&mut self.document);
+        let number = self.sides.len();
+        let clean = &self.corpus.config.clean;
+        let mut n_bytes = document.n_bytes;
+        let mut is_dropped = false;
+        for report in &mut self.steps {
+            report.n_documents += 1;
+            report.n_bytes += n_bytes;
+            let drops = match &*report.step {
+                "length" => {
+                    let most = if clean.max_chars == 0 { u64::MAX } else { clean.max_chars };
+                    // What nothing is left of is no document.
+                    !(clean.min_chars.max(1)..=most).contains(&document.n_characters)
+                }
+                "exact" => !self.seen.insert(cleaned_hash.unwrap_or_else(|| document.cleaned.digest128())),
+                "near" => match (&mut self.near, &document.signature) {
+                    (Some(near), Some(signature)) => near.insert(number as u64, signature).is_some(),
+                    _ => false,
+                },
+                _ => {
+                    if let Some((step, change)) = Step::ALL.iter().zip(&document.changes.steps).find(|(step, _)| step.name() == report.step)
+                    {
+                        report.documents_changed += usize::from(change.changed);
+                        report.bytes_changed += change.bytes;
+                        n_bytes = n_bytes.saturating_add_signed(change.bytes);
+                        if *step == Step::Redact {
+                            for (kind, n) in ["email", "phone", "ip", "key"].iter().zip(document.changes.redacted) {
+                                *report.redacted.entry((*kind).to_owned()).or_default() += n;
+                            }
+                        }
+                    }
+                    false
+                }
+            };
+            if drops {
+                report.documents_dropped += 1;
+                report.bytes_dropped += n_bytes;
+                is_dropped = true;
+                break;
+            }
+        }
+        if is_dropped {
+            self.sides.push(None);
+            return;
+        }
+        self.n_kept += 1;
+        self.bytes_kept += n_bytes;
+        // The upper 64 bits as a number from 0 to 1.
+        let place = (hash >> 64) as f64 / 2f64.powi(64);
+        let validates = if self.corpus.files.is_split { file.validates } else { place < self.corpus.config.validation_fraction };
+        let (lowest, highest) = &mut self.nearest;
+        *lowest = Some(lowest.map_or((hash, number), |known| known.min((hash, number))));
+        *highest = Some(highest.map_or((hash, number), |known| known.max((hash, number))));
+        self.n_training += usize::from(!validates);
+        self.sides.push(Some(if validates { Side::Validation } else { Side::Training }));
+    }
+
+    fn finish(mut self, mut stats: CorpusStats) -> Result<Scan, DataError> {
+        let config = self.corpus.config;
+        if self.n_kept == 0 {
+            let names = config.paths.iter().map(|path| path.display().to_string()).chain(config.packages.iter().cloned());
+            let names = names.chain(config.sources.iter().map(|source| source.name.clone()));
+            return Err(DataError::Empty(names.collect::<Vec<_>>().join(", ")));
+        }
+        stats.hash = self.hash.hex();
+        stats.n_documents = self.n_kept;
+        stats.n_bytes = self.bytes_kept;
+        stats.identical_dropped = self.steps.iter().find(|step| step.step == "exact").map_or(0, |step| step.documents_dropped);
+        let mut tail = None;
+        if !self.corpus.files.is_split {
+            match config.split.unwrap_or(if self.n_kept == 1 { Split::Tail } else { Split::Document }) {
+                Split::Tail => {
+                    self.sides.iter_mut().flatten().for_each(|side| *side = Side::Training);
+                    tail = Some(((1.0 - config.validation_fraction) * self.bytes_kept as f64) as u64);
+                }
+                Split::Document if self.n_kept < 2 => return Err(DataError::OneDocument(self.n_kept)),
+                // Of few documents all may be on one side: then the one that is nearest to the other side goes there.
+                Split::Document => {
+                    if let (true, Some((_, lowest))) = (self.n_training == self.n_kept, self.nearest.0) {
+                        self.sides[lowest] = Some(Side::Validation);
+                    } else if let (true, Some((_, highest))) = (self.n_training == 0, self.nearest.1) {
+                        self.sides[highest] = Some(Side::Training);
+                    }
+                }
+            }
+        }
+        Ok(Scan { stats, cleaning: self.steps, sides: self.sides, tail })
+    }
+}

@@ -21,5 +21,5 @@ mod toml_text;
 pub use clean::{CleanConfig, Dedup, Redaction};
 pub use error::ConfigError;
 pub use model::{Dropout, ModelConfig};
-pub use run::{DataConfig, Precision, RunConfig, SamplingConfig, SourceConfig, Split, TokenizerConfig, TokenizerKind, TrainConfig};
+pub use run::{DataConfig, Order, Precision, RunConfig, SamplingConfig, SourceConfig, Split, TokenizerConfig, TokenizerKind, TrainConfig};
 pub use seed::Seed;

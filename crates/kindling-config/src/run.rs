@@ -76,6 +76,14 @@ pub struct DataConfig {
     pub split: Option<Split>,
     /// Share of the text that validates, unless packages are held out.
     pub validation_fraction: f64,
+    /// Which windows of the training text a step takes.
+    ///
+    /// This and the next are left out of a file where they are the default: programs from before them read it.
+    #[serde(default, skip_serializing_if = "Order::is_random")]
+    pub order: Order,
+    /// Tokens attend only to tokens of their own document. It needs a tokenizer with an end-of-text token.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub document_mask: bool,
     /// Replace invalid UTF-8 by U+FFFD instead of refusing the file.
     #[serde(default)]
     pub lossy: bool,
@@ -116,6 +124,23 @@ fn text_field() -> String {
 
 fn is_text(field: &str) -> bool {
     field == "text"
+}
+
+/// Which windows of the training text a step takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Windows that begin anywhere, drawn with replacement.
+    #[default]
+    Random,
+    /// Windows that do not overlap, each once in a shuffled order, then each again in another order.
+    Epoch,
+}
+
+impl Order {
+    fn is_random(&self) -> bool {
+        *self == Self::Random
+    }
 }
 
 /// Where the border between training and validation runs.

@@ -1,7 +1,7 @@
 //! What configurations are accepted, and what is said about those that are not.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-use kindling_config::{ConfigError, RunConfig};
+use kindling_config::{ConfigError, Order, RunConfig};
 
 const SPARK: &str = include_str!("../../../configs/spark.toml");
 const SHAKESPEARE: &str = include_str!("../../../configs/shakespeare-char.toml");
@@ -31,6 +31,19 @@ fn overrides_take_toml_values_and_bare_words() {
         parse(&["train.lr=1", "train.steps = 7", "tokenizer.kind=char", "sample.prompt=\"a = b\"", "model.dropout.residual=0.5"]).unwrap();
     assert_eq!((config.train.lr, config.train.steps, config.model.dropout.residual), (1.0, 7, 0.5));
     assert_eq!((config.tokenizer.kind, config.sample.prompt.as_str()), (kindling_config::TokenizerKind::Char, "a = b"));
+}
+
+#[test]
+fn how_batches_are_made_is_written_where_it_is_not_the_default() {
+    let written = |overrides: &[&str]| {
+        let config = parse(overrides).unwrap();
+        let text = config.to_toml();
+        assert_eq!(RunConfig::from_toml(&text, "again", &[]).unwrap(), config);
+        (config.data.order, config.data.document_mask, text.contains("order = "), text.contains("document_mask = "))
+    };
+    assert_eq!(written(&[]), (Order::Random, false, false, false));
+    assert_eq!(written(&["data.order=random", "data.document_mask=false"]), (Order::Random, false, false, false));
+    assert_eq!(written(&["data.order=epoch", "data.document_mask=true"]), (Order::Epoch, true, true, true));
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! [`prepare`] reads text block by block, cleans and splits it, trains or loads a tokenizer, and writes checksummed token shards, once
 //! for each combination of corpus and settings; [`Shards`] maps them into memory; [`BatchSampler`] makes the batch of a step,
-//! a pure function of (seed, step); [`windows`] covers a split with every target once.
+//! a pure function of (seed, step), from windows of [`Part`]s of them; [`windows`] covers a split with every target once; [`audit`]
+//! looks for what is doubtful about a corpus.
 
 mod audit;
 mod batch;
@@ -27,10 +28,10 @@ mod workplace;
 mod write;
 
 pub use audit::{Audit, AuditOptions, Overlap, Personal, Repeats, audit};
-pub use batch::{Batch, BatchSampler, n_windows, windows};
+pub use batch::{Batch, BatchOptions, BatchSampler, Part, n_windows, windows};
 pub use count::{count_files, for_each_text};
 pub use error::DataError;
-pub use manifest::{Part, Prepared, PreparedManifest, ShardManifest, SourceManifest, SplitManifest};
+pub use manifest::{Prepared, PreparedManifest, ShardManifest, SourceManifest, SplitManifest};
 pub use prepare::{Preparation, PrepareEvent, prepare};
 pub use read::{ReadOptions, read_document};
 pub use report::{CorpusStats, StepReport};

@@ -7,24 +7,13 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::shard::Shard;
-use crate::{CorpusStats, DataError, Place, Shards, StepReport};
+use crate::{CorpusStats, DataError, Part, Place, Shards, StepReport};
 
 /// Version of the prepared folder's manifest that this crate writes. It reads those before, too.
 pub(crate) const MANIFEST_VERSION: u32 = 3;
 pub(crate) const FORMAT: &str = "kindling-data";
 pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
-
-/// TEMP
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Part {
-    #[allow(missing_docs)]
-    pub start: u64,
-    #[allow(missing_docs)]
-    pub end: u64,
-    #[allow(missing_docs)]
-    pub weight: f64,
-}
 
 /// A prepared folder, verified.
 #[derive(Debug)]

@@ -69,7 +69,7 @@ pub fn score_tokens(
     let total = n_windows(n_tokens, context_len);
     let (device, mut done) = (model.device(), 0);
     let mut sum = Nll { bytes: tokenizer.is_lossless().then_some(0), ..Nll::default() };
-    for batch in windows(n_tokens, context_len, rows, read) {
+    for batch in windows(n_tokens, context_len, rows, None, read) {
         let (nats, best) = model.score(to_tensor(&batch, &batch.ids, &device), to_tensor(&batch, &batch.targets, &device));
         let nats: Vec<f32> = nats.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
         let best: Vec<i64> = best.into_data().convert::<i64>().try_into_vec().expect("converted to i64");

@@ -114,6 +114,7 @@ fn compute(device: &Device) -> Computed {
         ids: (0..n as u32).map(|i| (i * 31 + 7) % 67).collect(),
         targets: (0..n as u32).map(|i| (i * 17 + 3) % 67).collect(),
         weights: (0..n).map(|i| if i % 5 == 0 { 0.0 } else { 1.0 }).collect(),
+        document_starts: None,
     };
     let weight = batch.weight();
     let autodiff = device.clone().autodiff();

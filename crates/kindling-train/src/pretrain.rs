@@ -10,7 +10,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Device;
 use kindling_config::RunConfig;
-use kindling_data::{BatchSampler, Prepared};
+use kindling_data::{BatchOptions, BatchSampler, Part, Prepared};
 use kindling_eval::validate;
 use kindling_infer::{generate, prompt_ids};
 use kindling_kernels::Precision;
@@ -98,7 +98,7 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
     let steps = config.train.steps as u64;
     // Said before hours of training, and not at the first sample.
     prompt_ids(&data.tokenizer, &config.sample.prompt)?;
-    let sampler = BatchSampler::new(&data.training, config.model.context_len, config.train.batch_size, config.seed)?;
+    let sampler = sampler(config, data)?;
     let (model, mut optimizer, mut state) = begin(training, listeners)?;
     let mut model = model.with_precision(TrainingPrecision::on(training.device, config.train.precision).precision);
     // A damaged summary is none: it is made anew.
@@ -171,6 +171,18 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
     };
     run.finish(&summary)?;
     Ok(Outcome::Finished(summary))
+}
+
+/// What makes the run's batches.
+fn sampler(config: &RunConfig, data: &Prepared) -> Result<BatchSampler, TrainError> {
+    let parts = [Part { start: 0, end: data.training.n_tokens(), weight: 1.0 }];
+    let options = BatchOptions {
+        context_len: config.model.context_len,
+        batch_size: config.train.batch_size,
+        order: config.data.order,
+        document_token: None,
+    };
+    Ok(BatchSampler::new(&parts, options, config.seed)?)
 }
 
 /// The model, the optimizer and the state that the run begins or goes on with.

@@ -99,6 +99,7 @@ fn texts_that_a_vocabulary_cannot_express() {
         // Said before anything is trained, and not when the first sample is due.
         ("TRAIN --set tokenizer.kind=char --set sample.prompt=☃", &["`☃`", "not in the vocabulary", "sample.prompt"]),
         ("TRAIN --set tokenizer.kind=char --set sample.prompt=", &["prompt", "empty", "sample.prompt"]),
+        ("TRAIN --set tokenizer.kind=char --set data.document_mask=true", &["`data.document_mask`", "end-of-text", "`<|endoftext|>`"]),
         ("train --resume old --set train.steps=40 --set sample.prompt=☃", &["`☃`", "not in the vocabulary"]),
     ]);
 }

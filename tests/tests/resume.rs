@@ -46,6 +46,8 @@ fn what_would_change_the_mathematics_is_refused() {
         ("train --resume old --set model.n_layers=2", &["`n_layers = 2`", "`n_layers = 1`"]),
         ("train --resume old --set seed=2", &["`seed = 2`", "`seed = 1`"]),
         ("train --resume old --set tokenizer.kind=char", &["`kind = \"char\"`", "`kind = \"bpe\"`"]),
+        ("train --resume old --set data.order=epoch", &["`order = \"epoch\"`", "missing"]),
+        ("train --resume old --set data.document_mask=true", &["`document_mask = true`", "missing"]),
         // Twenty steps have been taken; the run cannot have taken ten.
         ("train --resume old --set train.steps=10", &["10", "20"]),
         ("train --resume old --set train.steps=0", &["`train.steps` is 0"]),

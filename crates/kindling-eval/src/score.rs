@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_data::{Batch, Prepared, encode_document, n_windows, windows};
 use kindling_metrics::Nll;
-use kindling_model::Gpt;
+use kindling_model::{Gpt, Pass};
 use kindling_tokenizer::{Tokenizer, TokenizerError};
 use thiserror::Error;
 
@@ -34,10 +34,11 @@ impl EvalError {
 /// Tokens computed at once: enough to keep every core busy, little enough for logits over a large vocabulary.
 const TOKENS_AT_ONCE: usize = 4096;
 
-/// The whole validation split, as one sequence. `progress` hears of windows done and windows in all.
-pub fn validate(model: &Gpt, data: &Prepared, progress: &mut dyn FnMut(u64, u64)) -> Nll {
+/// The whole validation split, as one sequence; with a `document_token` no token sees a document before its own. `progress` hears
+/// of windows done and windows in all.
+pub fn validate(model: &Gpt, data: &Prepared, document_token: Option<u32>, progress: &mut dyn FnMut(u64, u64)) -> Nll {
     let split = &data.validation;
-    score_tokens(model, &data.tokenizer, split.n_tokens(), |start, end| split.read(start, end), progress)
+    score_tokens(model, &data.tokenizer, split.n_tokens(), document_token, |start, end| split.read(start, end), progress)
 }
 
 /// A text as one document: where the vocabulary has an end-of-text token, the first token is predicted from it.
@@ -50,17 +51,20 @@ pub fn score_text(model: &Gpt, tokenizer: &Tokenizer, text: &str, progress: &mut
         return Err(EvalError::TooShort { found: ids.len() });
     }
     let read = |start: u64, end: u64| ids[start as usize..end as usize].to_vec();
-    Ok(score_tokens(model, tokenizer, ids.len() as u64, read, progress))
+    // There is one document, so nothing to tell apart.
+    Ok(score_tokens(model, tokenizer, ids.len() as u64, None, read, progress))
 }
 
 /// `n_tokens` tokens in windows of the model's context. Sums are taken on the host in f64, so that they do not depend
-/// on how many windows are computed at once.
+/// on how many windows are computed at once. With a `document_token`, a document begins at each such token, and its tokens see
+/// none before it.
 ///
 /// Bytes are those of the predicted tokens that stand for text, which for a lossless tokenizer are the text's own.
 pub fn score_tokens(
     model: &Gpt,
     tokenizer: &Tokenizer,
     n_tokens: u64,
+    document_token: Option<u32>,
     read: impl Fn(u64, u64) -> Vec<u32>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Nll {
@@ -69,8 +73,9 @@ pub fn score_tokens(
     let total = n_windows(n_tokens, context_len);
     let (device, mut done) = (model.device(), 0);
     let mut sum = Nll { bytes: tokenizer.is_lossless().then_some(0), ..Nll::default() };
-    for batch in windows(n_tokens, context_len, rows, None, read) {
-        let (nats, best) = model.score(to_tensor(&batch, &batch.ids, &device), to_tensor(&batch, &batch.targets, &device));
+    for batch in windows(n_tokens, context_len, rows, document_token, read) {
+        let pass = Pass { document_starts: batch.document_starts.as_deref().map(Into::into), ..Pass::default() };
+        let (nats, best) = model.score(to_tensor(&batch, &batch.ids, &device), to_tensor(&batch, &batch.targets, &device), &pass);
         let nats: Vec<f32> = nats.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
         let best: Vec<i64> = best.into_data().convert::<i64>().try_into_vec().expect("converted to i64");
         for (i, target) in batch.targets.iter().enumerate().filter(|(i, _)| batch.weights[*i] > 0.0) {

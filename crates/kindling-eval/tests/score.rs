@@ -4,7 +4,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_config::{Dropout, ModelConfig, Seed};
 use kindling_eval::{EvalError, score_text, score_tokens};
-use kindling_model::Gpt;
+use kindling_model::{Gpt, Pass};
 use kindling_tokenizer::{BpeTrainer, CharVocab, END_OF_TEXT, Tokenizer, WordVocab};
 
 const TEXT: &str = "der größte Fluß, the quick brown fox, 東京 🦊 jumps over the lazy dog and back again\n";
@@ -43,7 +43,7 @@ fn sums_equal_those_of_windows_computed_one_by_one() {
             let n = ids.len();
             Tensor::<2, Int>::from_data(TensorData::new(ids.iter().map(|id| i64::from(*id)).collect::<Vec<_>>(), [1, n]), &Device::flex())
         };
-        let (losses, best) = model.score(tensor(&ids[start..end]), tensor(&ids[start + 1..=end]));
+        let (losses, best) = model.score(tensor(&ids[start..end]), tensor(&ids[start + 1..=end]), &Pass::default());
         nats += losses.into_data().try_into_vec::<f32>().unwrap().iter().map(|nats| f64::from(*nats)).sum::<f64>();
         let best: Vec<i64> = best.into_data().convert::<i64>().try_into_vec().unwrap();
         correct += best.iter().zip(&ids[start + 1..=end]).filter(|(a, b)| **a == i64::from(**b)).count() as u64;
@@ -79,13 +79,31 @@ fn end_of_text_counts_as_a_token_and_not_as_text() {
     let end = tokenizer.end_of_text().unwrap();
     let mut ids = tokenizer.encode(TEXT).unwrap();
     ids.extend([end, ids[0], ids[1]]);
-    let nll = score_tokens(&model(&tokenizer), &tokenizer, ids.len() as u64, |a, b| ids[a as usize..b as usize].to_vec(), &mut |_, _| {});
+    let nll =
+        score_tokens(&model(&tokenizer), &tokenizer, ids.len() as u64, None, |a, b| ids[a as usize..b as usize].to_vec(), &mut |_, _| {});
     assert_eq!(nll.tokens, ids.len() as u64 - 1);
     let text: usize = ids[1..].iter().filter(|id| **id != end).map(|id| tokenizer.token_bytes(*id).unwrap().len()).sum();
     assert_eq!(nll.bytes, Some(text as u64));
     // A fresh model finds every token about equally likely.
     let per_token = nll.nats / nll.tokens as f64;
     assert!((nll.nats - nll.text_nats - per_token).abs() < 0.5, "{nll:?}");
+}
+
+#[test]
+fn documents_that_are_told_apart_are_scored_as_if_alone() {
+    let tokenizer = bpe();
+    let (model, end) = (model(&tokenizer), tokenizer.end_of_text().unwrap());
+    let nats = |ids: &[u32], document_token| {
+        score_tokens(&model, &tokenizer, ids.len() as u64, document_token, |a, b| ids[a as usize..b as usize].to_vec(), &mut |_, _| {}).nats
+    };
+    // The second document's loss after two different first ones, all in one window.
+    let second = |first: [u32; 3], token| {
+        nats(&[&[end], &first[..], &[end, 5, 6, 7, 8]].concat(), token) - nats(&[&[end], &first[..], &[end]].concat(), token)
+    };
+    let difference = |token| (second([100, 101, 102], token) - second([9, 120, 33], token)).abs();
+    // Measured: 0 told apart, and 3.3e-3 not.
+    assert!(difference(Some(end)) < 1e-6, "{}", difference(Some(end)));
+    assert!(difference(None) > 1e-5, "{}", difference(None));
 }
 
 #[test]

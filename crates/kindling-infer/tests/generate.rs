@@ -4,8 +4,8 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_config::{Dropout, ModelConfig, SamplingConfig, Seed};
 use kindling_infer::{InferError, Sampler, StopReason, generate};
-use kindling_model::Gpt;
 use kindling_model::weights::{named_parameters, with_parameters};
+use kindling_model::{Gpt, Pass};
 use kindling_tokenizer::{BpeTrainer, CharVocab, END_OF_TEXT, Tokenizer};
 
 const TEXT: &str = "größe, naïve 東京 and ascii text: the quick brown fox jumps over the lazy dog 🦊🦊";
@@ -53,7 +53,7 @@ fn without_cache(model: &Gpt, tokenizer: &Tokenizer, config: &SamplingConfig, se
         }
         let seen: Vec<i64> = ids[start..].iter().map(|id| i64::from(*id)).collect();
         let t = seen.len();
-        let logits = model.forward(Tensor::<2, Int>::from_data(TensorData::new(seen, [1, t]), &Device::flex()), None);
+        let logits = model.forward(Tensor::<2, Int>::from_data(TensorData::new(seen, [1, t]), &Device::flex()), &Pass::default());
         let [_, _, v] = logits.dims();
         let last: Vec<f32> = logits.slice([0..1, t - 1..t, 0..v]).into_data().try_into_vec().unwrap();
         let id = sampler.sample(&last[..tokenizer.vocab_size()]);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kindling_kernels::{Dropout, stream};
 
-/// Says which activations a forward pass drops. Without a key nothing is dropped.
+/// Says which activations a forward pass drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropoutKey {
     /// The run's dropout stream.

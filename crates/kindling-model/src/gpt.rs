@@ -4,13 +4,15 @@
 //! Shapes: B sequences, T tokens each, N = B·T, C = d_model, H heads of E = C / H, F = d_ff, V = vocabulary, S = tokens
 //! that can be attended to. Linear layers see [N, C]: a weight gradient is then one matrix product.
 
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::nn::{Embedding, LayerNorm, Linear};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_config::{ModelConfig, Seed};
 use kindling_kernels::{
-    Mask, Precision, causal_attention, dropout, embedding, gelu_linear, layer_norm, linear, linear_cross_entropy, linear_nats,
+    Dropout, Mask, Precision, causal_attention, dropout, embedding, gelu_linear, layer_norm, linear, linear_cross_entropy, linear_nats,
 };
 
 use crate::DropoutKey;
@@ -55,6 +57,15 @@ struct Attention {
 struct Mlp {
     up: Linear,   // [C, F]
     down: Linear, // [F, C]
+}
+
+/// What a forward pass does beside what its tokens say. By default nothing is dropped and a token sees all before it.
+#[derive(Clone, Debug, Default)]
+pub struct Pass {
+    /// Which activations are dropped, as in training.
+    pub dropout: Option<DropoutKey>,
+    /// `[B, T]`: the place in the row where the document of each token begins; it sees nothing before that.
+    pub document_starts: Option<Arc<[u32]>>,
 }
 
 /// The loss of a batch as a sum and a weight, never only as a mean: means of unequal counts do not add up.
@@ -124,45 +135,45 @@ impl Gpt {
         self.tok_embedding.weight.val().device()
     }
 
-    /// Ids `[B, T]` to logits `[B, T, V]`. With a key, activations are dropped as in training.
+    /// Ids `[B, T]` to logits `[B, T, V]`.
     ///
     /// # Panics
     /// If T is above `context_len`.
-    pub fn forward(&self, ids: Tensor<2, Int>, key: Option<DropoutKey>) -> Tensor<3> {
+    pub fn forward(&self, ids: Tensor<2, Int>, pass: &Pass) -> Tensor<3> {
         let [b, t] = ids.dims();
-        self.head(self.hidden(ids, key)).reshape([b, t, self.config.vocab_size])
+        self.head(self.hidden(ids, pass)).reshape([b, t, self.config.vocab_size])
     }
 
     /// The loss of predicting `targets` `[B, T]` from `ids` `[B, T]`; `weights` `[B, T]` is 0 where a target does not count.
-    pub fn loss(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, weights: Tensor<2>, key: Option<DropoutKey>) -> Loss {
-        self.leave(self.residual(ids, key), targets, weights)
+    pub fn loss(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, weights: Tensor<2>, pass: &Pass) -> Loss {
+        self.leave(self.residual(ids, pass), targets, weights)
     }
 
     /// The first stage of [`Gpt::loss`], which the blocks and [`Gpt::leave`] follow: ids `[B, T]` to the residual stream `[N, C]`.
     ///
     /// # Panics
     /// If T is above `context_len`.
-    pub fn enter(&self, ids: Tensor<2, Int>, key: Option<DropoutKey>) -> Tensor<2> {
+    pub fn enter(&self, ids: Tensor<2, Int>, pass: &Pass) -> Tensor<2> {
         let [b, t] = ids.dims();
         assert!(t <= self.config.context_len, "{t} tokens fit the context of {}", self.config.context_len);
         let positions = Tensor::arange(0..t as i64, &ids.device()).reshape([1, t]).repeat_dim(0, b); // [B, T]
-        drop_at(self.embed(ids, positions), key, 0, self.config.dropout.embedding, b)
+        drop_at(self.embed(ids, positions), pass, 0, self.config.dropout.embedding, b)
     }
 
     /// One block of `n_rows` sequences: the residual stream `[N, C]` before and after it.
     ///
     /// # Panics
     /// If there is no such layer.
-    pub fn block(&self, layer: usize, x: Tensor<2>, n_rows: usize, key: Option<DropoutKey>) -> Tensor<2> {
+    pub fn block(&self, layer: usize, x: Tensor<2>, n_rows: usize, pass: &Pass) -> Tensor<2> {
         let (block, p) = (&self.blocks[layer], &self.config.dropout);
         // What is dropped at a site of the model, numbered in the order of the forward pass.
         let site = 1 + 3 * layer as u64;
         let qkv = project(&block.attn.qkv, norm(&block.attn_norm, x.clone(), &self.config), self.precision); // [N, 3C]
-        let mask = Mask { first: None, dropout: key.and_then(|key| key.dropout(site, p.attention, n_rows)) };
+        let mask = Mask { first: pass.document_starts.clone(), dropout: pass.dropout(site, p.attention, n_rows) };
         let y = project(&block.attn.proj, causal_attention(qkv, n_rows, block.attn.n_heads, &mask), self.precision);
-        let x = x + drop_at(y, key, site + 1, p.residual, n_rows);
+        let x = x + drop_at(y, pass, site + 1, p.residual, n_rows);
         let y = block.mlp.forward(norm(&block.mlp_norm, x.clone(), &self.config), self.precision);
-        x + drop_at(y, key, site + 2, p.residual, n_rows)
+        x + drop_at(y, pass, site + 2, p.residual, n_rows)
     }
 
     /// The last stage of [`Gpt::loss`]: the residual stream `[N, C]` behind the last block to the loss.
@@ -175,21 +186,21 @@ impl Gpt {
     }
 
     /// The negative log-likelihood of each target, in nats, and the likeliest token in its place: both `[N]`, row by row.
-    pub fn score(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>) -> (Tensor<1>, Tensor<1, Int>) {
-        let x = self.hidden(ids, None); // [N, C]
+    pub fn score(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, pass: &Pass) -> (Tensor<1>, Tensor<1, Int>) {
+        let x = self.hidden(ids, pass); // [N, C]
         let n = x.dims()[0];
         linear_nats(x, self.tok_embedding.weight.val(), targets.reshape([n]))
     }
 
     /// Everything before the head: ids `[B, T]` to the normalised residual stream `[N, C]`.
-    fn hidden(&self, ids: Tensor<2, Int>, key: Option<DropoutKey>) -> Tensor<2> {
-        norm(&self.final_norm, self.residual(ids, key), &self.config)
+    fn hidden(&self, ids: Tensor<2, Int>, pass: &Pass) -> Tensor<2> {
+        norm(&self.final_norm, self.residual(ids, pass), &self.config)
     }
 
     /// The residual stream `[N, C]` behind the last block.
-    fn residual(&self, ids: Tensor<2, Int>, key: Option<DropoutKey>) -> Tensor<2> {
+    fn residual(&self, ids: Tensor<2, Int>, pass: &Pass) -> Tensor<2> {
         let n_rows = ids.dims()[0];
-        (0..self.blocks.len()).fold(self.enter(ids, key), |x, layer| self.block(layer, x, n_rows, key))
+        (0..self.blocks.len()).fold(self.enter(ids, pass), |x, layer| self.block(layer, x, n_rows, pass))
     }
 
     /// The sum of token and position embeddings: ids and positions `[B, T]` to `[N, C]`.
@@ -248,6 +259,12 @@ impl Gpt {
     }
 }
 
+impl Pass {
+    fn dropout(&self, site: u64, p: f64, n_rows: usize) -> Option<Arc<Dropout>> {
+        self.dropout.and_then(|key| key.dropout(site, p, n_rows))
+    }
+}
+
 impl KvCache {
     /// Tokens that each row has seen.
     pub fn lengths(&self) -> &[usize] {
@@ -282,9 +299,9 @@ impl Mlp {
     }
 }
 
-/// Drops of `x` `[N, C]`, of `n_rows` sequences, what the key says for a site.
-fn drop_at(x: Tensor<2>, key: Option<DropoutKey>, site: u64, p: f64, n_rows: usize) -> Tensor<2> {
-    match key.and_then(|key| key.dropout(site, p, n_rows)) {
+/// Drops of `x` `[N, C]`, of `n_rows` sequences, what the pass says for a site.
+fn drop_at(x: Tensor<2>, pass: &Pass, site: u64, p: f64, n_rows: usize) -> Tensor<2> {
+    match pass.dropout(site, p, n_rows) {
         Some(dropped) => dropout(x, &dropped),
         None => x,
     }

@@ -33,6 +33,9 @@ pub enum TrainError {
         /// Tokens of the tokenizer.
         tokenizer: usize,
     },
+    /// Documents cannot be told apart.
+    #[error("`data.document_mask` is true, and the tokenizer has no end-of-text token that documents begin with")]
+    NoDocumentToken,
     /// A loss or gradient became NaN or infinite. The weights are those of before the step.
     #[error("{what} is not finite at step {step}{}", .micro_batch.map_or(String::new(), |i| format!(", sequences {} to {} of its batch", i.0, i.1)))]
     NotFinite {
@@ -89,6 +92,9 @@ impl TrainError {
             Self::Infer(error) => error.hint(),
             Self::Vocabulary { tokenizer, .. } => {
                 Some(format!("leave `model.vocab_size` out, or set it to {} (a multiple of 64)", tokenizer.next_multiple_of(64)))
+            }
+            Self::NoDocumentToken => {
+                Some("leave `data.document_mask` out, or use a tokenizer that has `<|endoftext|>`: a `char` one of several documents, or `bpe`".into())
             }
             Self::NotFinite { .. } => Some(
                 "checkpoints are as they were; train a new run with a lower `train.lr`, a longer `train.warmup_steps` or a smaller `train.grad_clip`".into(),

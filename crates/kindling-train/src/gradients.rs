@@ -5,7 +5,7 @@ use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_config::RunConfig;
 use kindling_data::Batch;
-use kindling_model::{DropoutKey, Gpt, Loss};
+use kindling_model::{DropoutKey, Gpt, Loss, Pass};
 
 use crate::TrainError;
 
@@ -25,7 +25,10 @@ pub fn gradients(model: &Gpt, batch: &Batch, config: &RunConfig, step: u64) -> R
     for first in (0..batch.n_rows).step_by(micro) {
         let last = (first + micro).min(batch.n_rows);
         let part = batch.rows(first, last);
-        let key = DropoutKey { seed: dropout, step, first_row: first };
+        let pass = Pass {
+            dropout: Some(DropoutKey { seed: dropout, step, first_row: first }),
+            document_starts: part.document_starts.as_deref().map(Into::into),
+        };
         // A loss that is no number is not differentiated.
         let counted = |loss: &Loss| {
             let nats = f64::from(loss.nats.clone().into_scalar::<f32>());
@@ -33,9 +36,9 @@ pub fn gradients(model: &Gpt, batch: &Batch, config: &RunConfig, step: u64) -> R
             if nats.is_finite() { Ok(nats) } else { Err(bad()) }
         };
         let (micro_nats, grads) = if config.train.gradient_checkpointing {
-            checkpointed(model, &part, key, weight, counted)?
+            checkpointed(model, &part, &pass, weight, counted)?
         } else {
-            whole(model, &part, key, weight, counted)?
+            whole(model, &part, &pass, weight, counted)?
         };
         nats += micro_nats;
         accumulator.accumulate(model, grads);
@@ -47,35 +50,35 @@ pub fn gradients(model: &Gpt, batch: &Batch, config: &RunConfig, step: u64) -> R
 fn whole(
     model: &Gpt,
     batch: &Batch,
-    key: DropoutKey,
+    pass: &Pass,
     weight: f64,
     counted: impl FnOnce(&Loss) -> Result<f64, TrainError>,
 ) -> Result<(f64, GradientsParams), TrainError> {
     let (ids, targets, weights) = to_tensors(batch, &model.device());
-    let loss = model.loss(ids, targets, weights, Some(key));
+    let loss = model.loss(ids, targets, weights, pass);
     let nats = counted(&loss)?;
     Ok((nats, GradientsParams::from_grads((loss.nats / weight).backward(), model)))
 }
 
 /// The same with one block's activations at a time (Chen et al., arXiv:1604.06174): what enters each block is kept, and the
-/// block is computed again when its gradients are due. Dropout follows from the key, so both times the same is dropped.
+/// block is computed again when its gradients are due. Dropout follows from the pass, so both times the same is dropped.
 fn checkpointed(
     model: &Gpt,
     batch: &Batch,
-    key: DropoutKey,
+    pass: &Pass,
     weight: f64,
     counted: impl FnOnce(&Loss) -> Result<f64, TrainError>,
 ) -> Result<(f64, GradientsParams), TrainError> {
     let (ids, targets, weights) = to_tensors(batch, &model.device());
-    let (key, n_rows) = (Some(key), batch.n_rows);
+    let n_rows = batch.n_rows;
     let mut accumulator = GradientsAccumulator::<Gpt>::new();
     let leaf = |x: Tensor<2>| Tensor::from_inner(x).require_grad();
 
     let untracked = model.valid();
-    let mut x = untracked.enter(ids.clone().inner(), key);
+    let mut x = untracked.enter(ids.clone().inner(), pass);
     let mut entered = Vec::new();
     for layer in 0..model.config().n_layers {
-        let next = untracked.block(layer, x.clone(), n_rows, key);
+        let next = untracked.block(layer, x.clone(), n_rows, pass);
         entered.push(std::mem::replace(&mut x, next));
     }
     let x = leaf(x);
@@ -90,11 +93,11 @@ fn checkpointed(
         |y: Tensor<2>, d_y: Option<Tensor<2>>| (y * Tensor::from_inner(d_y.expect("what enters a stage is tracked"))).sum().backward();
     for layer in (0..entered.len()).rev() {
         let x = leaf(entered.pop().expect("one for each layer"));
-        let grads = backward(model.block(layer, x.clone(), n_rows, key), d_x);
+        let grads = backward(model.block(layer, x.clone(), n_rows, pass), d_x);
         d_x = x.grad(&grads);
         accumulator.accumulate(model, GradientsParams::from_grads(grads, model));
     }
-    let grads = backward(model.enter(ids, key), d_x);
+    let grads = backward(model.enter(ids, pass), d_x);
     accumulator.accumulate(model, GradientsParams::from_grads(grads, model));
     Ok((nats, accumulator.grads()))
 }

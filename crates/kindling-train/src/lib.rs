@@ -21,7 +21,7 @@ pub use gradients::{gradients, to_tensors};
 pub use memory::{check_memory, peak_memory_bytes};
 pub use optimizer::{AdamW, NotFinite};
 pub use precision::TrainingPrecision;
-pub use pretrain::{Outcome, Training, check_resumable, fit_vocabulary, train};
+pub use pretrain::{Outcome, Training, check_resumable, document_token, fit_vocabulary, train};
 pub use run_log::RunLog;
 pub use schedule::lr_at;
 pub use state::TrainState;

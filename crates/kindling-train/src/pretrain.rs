@@ -17,6 +17,7 @@ use kindling_kernels::Precision;
 use kindling_metrics::Nll;
 use kindling_model::{Gpt, weights};
 use kindling_runs::{Checkpoint, CheckpointKind, MODEL_FILE, OPTIMIZER_FILE, Run, RunsError, STATE_FILE, Summary};
+use kindling_tokenizer::Tokenizer;
 
 use crate::{AdamW, Listener, TrainError, TrainEvent, TrainState, TrainingPrecision, gradients, lr_at, peak_memory_bytes};
 
@@ -87,6 +88,17 @@ pub fn check_resumable(old: &RunConfig, new: &RunConfig) -> Result<(), TrainErro
         line.map_or("missing".to_owned(), |line| format!("`{line}`"))
     };
     Err(TrainError::Changed { what: "the configuration".into(), found: only(&now, &then), expected: only(&then, &now) })
+}
+
+/// The token that tells documents apart, if the run masks by document.
+///
+/// # Errors
+/// [`TrainError::NoDocumentToken`] if it does, and the tokenizer has none.
+pub fn document_token(config: &RunConfig, tokenizer: &Tokenizer) -> Result<Option<u32>, TrainError> {
+    match tokenizer.end_of_text() {
+        None if config.data.document_mask => Err(TrainError::NoDocumentToken),
+        token => Ok(token.filter(|_| config.data.document_mask)),
+    }
 }
 
 /// Trains the run from its newest checkpoint, or from the beginning, to its last step.
@@ -180,7 +192,7 @@ fn sampler(config: &RunConfig, data: &Prepared) -> Result<BatchSampler, TrainErr
         context_len: config.model.context_len,
         batch_size: config.train.batch_size,
         order: config.data.order,
-        document_token: None,
+        document_token: document_token(config, &data.tokenizer)?,
     };
     Ok(BatchSampler::new(&parts, options, config.seed)?)
 }
@@ -236,7 +248,9 @@ fn load(checkpoint: &Checkpoint, config: &RunConfig, device: &Device) -> Result<
 fn evaluate(training: &Training<'_>, model: &Gpt, state: &mut TrainState, listeners: &mut [&mut dyn Listener]) -> Result<Nll, TrainError> {
     let mut told = Ok(());
     // In f32, as `kindling eval` will score it.
-    let nll = validate(&model.valid().with_precision(Precision::F32), training.data, &mut |done, total| {
+    let model_f32 = model.valid().with_precision(Precision::F32);
+    let document_token = document_token(training.config, &training.data.tokenizer)?;
+    let nll = validate(&model_f32, training.data, document_token, &mut |done, total| {
         if told.is_ok() {
             told = tell(listeners, &TrainEvent::Validating { done, total });
         }

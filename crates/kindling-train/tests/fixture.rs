@@ -34,7 +34,7 @@ fn old_runs_are_opened_scored_and_sampled() {
         assert_eq!(opened.step, 200);
         let data = Prepared::open(&fixture("data-v1")).unwrap();
         let summary = opened.run.summary().unwrap().unwrap();
-        let loss = validate(&opened.model, &data, &mut |_, _| {}).loss();
+        let loss = validate(&opened.model, &data, None, &mut |_, _| {}).loss();
         // Processors round differently; a wrong weight or shard would be off by far more.
         assert!((loss - summary.validation_loss).abs() < 1e-4, "{name}: {loss}, expected {}", summary.validation_loss);
 

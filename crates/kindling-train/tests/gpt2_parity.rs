@@ -9,8 +9,8 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_config::{Dropout, ModelConfig, Precision, Seed, TrainConfig};
-use kindling_model::Gpt;
 use kindling_model::weights::{HostTensor, named_parameters, to_host, with_parameters};
+use kindling_model::{Gpt, Pass};
 use kindling_train::AdamW;
 use safetensors::{Dtype, SafeTensors};
 
@@ -156,12 +156,12 @@ fn check(file: &str, bias: bool) {
     let mut model = golden.model(bias, &device);
     let (ids, targets, weights) = golden.batch(&device);
 
-    let logits = to_host(model.forward(ids.clone(), None));
+    let logits = to_host(model.forward(ids.clone(), &Pass::default()));
     let found = difference(&logits, &golden.floats["logits"]);
     println!("{file}: logits differ by {found:.1e}");
     assert!(found < LOGITS, "logits differ by {found:.1e}");
 
-    let loss = model.loss(ids.clone(), targets.clone(), weights.clone(), None);
+    let loss = model.loss(ids.clone(), targets.clone(), weights.clone(), &Pass::default());
     let mean = loss.nats / loss.weight;
     let expected_loss = f64::from(golden.floats["loss"].values[0]);
     assert!((f64::from(mean.clone().into_scalar::<f32>()) - expected_loss).abs() < LOSSES * expected_loss);
@@ -191,7 +191,7 @@ fn check(file: &str, bias: bool) {
     let mut optimizer = AdamW::new(&train);
     let mut losses = Vec::new();
     for step in 0..=10 {
-        let loss = model.loss(ids.clone(), targets.clone(), weights.clone(), None);
+        let loss = model.loss(ids.clone(), targets.clone(), weights.clone(), &Pass::default());
         let mean = loss.nats / loss.weight;
         losses.push(mean.clone().into_scalar::<f32>());
         if step < 10 {

@@ -5,7 +5,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_config::{RunConfig, Seed, TrainConfig};
 use kindling_model::weights::named_parameters;
-use kindling_model::{Gpt, ModelError};
+use kindling_model::{Gpt, ModelError, Pass};
 use kindling_train::AdamW;
 
 fn setup() -> (Gpt, TrainConfig) {
@@ -19,7 +19,7 @@ fn setup() -> (Gpt, TrainConfig) {
 fn grads(model: &Gpt, scale: f32) -> GradientsParams {
     let device = model.device();
     let ids = Tensor::<2, Int>::from_data(TensorData::new(vec![1i64, 2, 3, 4], [1, 4]), &device);
-    let loss = model.loss(ids.clone(), ids, Tensor::ones([1, 4], &device), None);
+    let loss = model.loss(ids.clone(), ids, Tensor::ones([1, 4], &device), &Pass::default());
     GradientsParams::from_grads((loss.nats * scale).backward(), model)
 }
 

@@ -11,7 +11,9 @@ use kindling_data::{DataError, Preparation, Prepared, prepare, read_document};
 use kindling_infer::{open, prompt_ids};
 use kindling_runs::{DataRef, Manifest, Registry, Run, RunsError, Summary};
 use kindling_tokenizer::Tokenizer;
-use kindling_train::{Outcome, RunLog, TrainEvent, Training, TrainingPrecision, check_memory, check_resumable, fit_vocabulary, train};
+use kindling_train::{
+    Outcome, RunLog, TrainEvent, Training, TrainingPrecision, check_memory, check_resumable, document_token, fit_vocabulary, train,
+};
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -113,6 +115,7 @@ fn begin(
     progress.shards(&data.manifest, &data.dir, data.reused);
     fit_vocabulary(&mut config, data.tokenizer.vocab_size())?;
     prompt_ids(&data.tokenizer, &config.sample.prompt)?;
+    document_token(&config, &data.tokenizer)?;
     if matches!(args.device.as_str(), "flex" | "ndarray") {
         check_memory(&config)?;
     }

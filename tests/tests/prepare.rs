@@ -45,7 +45,7 @@ fn standard_input_is_a_corpus() {
 fn what_validates_can_be_named() {
     let lab = Lab::new();
     let text = lab.read("text.txt");
-    let (train, valid) = text.split_at(text.len() / 2);
+    let (train, valid) = text.split_at(text.floor_char_boundary(text.len() / 2));
     lab.write("texts/train.txt", train);
     lab.write("texts/valid.txt", valid);
     let line = "--data texts --validation-data texts/valid.txt";

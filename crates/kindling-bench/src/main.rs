@@ -4,6 +4,7 @@
 mod kernels;
 mod machine;
 mod page;
+mod prepare;
 mod process;
 mod recipe;
 mod shape;
@@ -33,6 +34,8 @@ enum Bench {
     Recipe(recipe::Args),
     /// Training and using a BPE vocabulary, beside other tokenizers if a Python that has them is given
     Tokenizer(tokenizer::Args),
+    /// Preparing a corpus, beside the encoder alone
+    Prepare(prepare::Args),
     /// All of these, as the page docs/benchmarks.md
     Page(page::Args),
     /// Steps in this process alone
@@ -44,6 +47,9 @@ enum Bench {
     /// One measurement of a tokenizer in this process alone
     #[command(hide = true)]
     Tokenize(tokenizer::InProcess),
+    /// One preparation in this process alone
+    #[command(hide = true)]
+    Preparing(prepare::InProcess),
     /// The machine's best speed of matrix products, in this process alone
     #[command(hide = true)]
     Peak,
@@ -58,6 +64,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Kernels(args) => kernels::command(&args, threads),
         Bench::Recipe(args) => recipe::command(&args, threads),
         Bench::Tokenizer(args) => tokenizer::command(&args, threads),
+        Bench::Prepare(args) => prepare::command(&args, threads),
         Bench::Page(args) => page::command(&args, threads),
         Bench::Step(args) => {
             thread_pool(threads)?;
@@ -71,6 +78,10 @@ fn main() -> anyhow::Result<()> {
         Bench::Tokenize(args) => {
             thread_pool(threads)?;
             tokenizer::in_process(&args)
+        }
+        Bench::Preparing(args) => {
+            thread_pool(threads)?;
+            prepare::in_process(&args)
         }
         Bench::Peak => {
             thread_pool(threads)?;

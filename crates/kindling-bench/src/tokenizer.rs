@@ -181,7 +181,7 @@ pub(crate) fn in_process(args: &InProcess) -> anyhow::Result<()> {
 }
 
 /// Rust source of the packages that this workspace is built from, up to 100 MB: without what was generated, and each file once.
-fn rust_source() -> anyhow::Result<Vec<u8>> {
+pub(crate) fn rust_source() -> anyhow::Result<Vec<u8>> {
     const MOST_BYTES: usize = 100_000_000;
     // Bindings that were generated, whatever they say of themselves.
     const GENERATED: [&str; 12] =

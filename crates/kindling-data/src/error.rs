@@ -89,6 +89,16 @@ pub enum DataError {
         /// Tokens needed.
         expected: u64,
     },
+    /// Too few tokens of a source for one window.
+    #[error("the source `{name}` has {found} training tokens, expected at least {expected} (one context and its last target)")]
+    SmallSource {
+        /// As the configuration calls it.
+        name: String,
+        /// Tokens there.
+        found: u64,
+        /// Tokens needed.
+        expected: u64,
+    },
     /// A document alone cannot be split by documents.
     #[error("the corpus has {0} document, expected at least 2 to split by whole documents")]
     OneDocument(usize),
@@ -169,6 +179,7 @@ impl DataError {
             Self::Package(_) => "build first (`cargo build --release`), correct `data.packages`, or pass `--data PATH`".into(),
             Self::TooSmall { split: "training", .. } => "pass more text, or lower `model.context_len`".into(),
             Self::TooSmall { .. } => "pass more text, or raise `data.validation_fraction`".into(),
+            Self::SmallSource { .. } => "give the source more text, take it out of `data.sources`, or lower `model.context_len`".into(),
             Self::OneDocument(_) => "use `--set data.split=tail`, or pass several files".into(),
             Self::Changed => "let nothing write to its files meanwhile, and prepare it again".into(),
             Self::Stopped => "the same command goes on behind what is finished".into(),

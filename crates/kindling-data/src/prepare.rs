@@ -253,7 +253,11 @@ fn check_sizes(training: &SplitManifest, validation: &SplitManifest, config: &Ru
             return Err(DataError::TooSmall { split, found, expected });
         }
     }
-    Ok(())
+    let expected = config.model.context_len as u64 + 1;
+    match training.sources.iter().find(|source| source.n_tokens < expected) {
+        Some(source) => Err(DataError::SmallSource { name: source.name.clone(), found: source.n_tokens, expected }),
+        None => Ok(()),
+    }
 }
 
 /// Sixteen digits that differ whenever the prepared folder would.

@@ -1,6 +1,7 @@
 //! The hidden folder in which a corpus is prepared: one process at a time, what is finished in it outlasts a kill. Knows no texts.
 
 use std::fs::TryLockError;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use kindling_tokenizer::Tokenizer;
@@ -43,10 +44,14 @@ impl Workplace {
         loop {
             fs_err::create_dir_all(&dir)?;
             let path = dir.join(LOCK);
-            let lock = fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+            let lock = match fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(&path) {
+                Ok(lock) => lock,
+                // Whoever had the folder has moved it away in this moment.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error.into()),
+            };
             match lock.file().try_lock() {
-                // Whoever had it may have moved the folder away meanwhile.
-                Ok(()) if path.exists() => return Ok(Self { dir, lock }),
+                Ok(()) if is_at(&lock, &path) => return Ok(Self { dir, lock }),
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     if !std::mem::replace(&mut has_waited, true) {
@@ -55,7 +60,7 @@ impl Workplace {
                     lock.file().lock()?;
                 }
                 // Where a file system has no locks, two processes write the same bytes at worst.
-                Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => return Ok(Self { dir, lock }),
+                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => return Ok(Self { dir, lock }),
                 Err(TryLockError::Error(error)) => return Err(error.into()),
             }
         }
@@ -121,7 +126,26 @@ impl Workplace {
 
     /// Removes the folder with all that is in it.
     pub(crate) fn remove(self) -> Result<(), DataError> {
-        Ok(fs_err::remove_dir_all(&self.dir)?)
+        match fs_err::remove_dir_all(&self.dir) {
+            // Somebody waits in it, and will find out that it is gone.
+            Err(error) if !matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether an open file is still the one at a path, and not one that was moved away or removed.
+fn is_at(file: &fs_err::File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let place = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        file.file().metadata().ok().map(place) == path.metadata().ok().map(place)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        path.exists()
     }
 }
 

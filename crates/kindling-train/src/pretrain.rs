@@ -10,7 +10,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Device;
 use kindling_config::RunConfig;
-use kindling_data::{BatchOptions, BatchSampler, Part, Prepared};
+use kindling_data::{BatchOptions, BatchSampler, Prepared};
 use kindling_eval::validate;
 use kindling_infer::{generate, prompt_ids};
 use kindling_kernels::Precision;
@@ -187,14 +187,13 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
 
 /// What makes the run's batches.
 fn sampler(config: &RunConfig, data: &Prepared) -> Result<BatchSampler, TrainError> {
-    let parts = [Part { start: 0, end: data.training.n_tokens(), weight: 1.0 }];
     let options = BatchOptions {
         context_len: config.model.context_len,
         batch_size: config.train.batch_size,
         order: config.data.order,
         document_token: document_token(config, &data.tokenizer)?,
     };
-    Ok(BatchSampler::new(&parts, options, config.seed)?)
+    Ok(BatchSampler::new(&data.manifest.training.parts(), options, config.seed)?)
 }
 
 /// The model, the optimizer and the state that the run begins or goes on with.

@@ -12,7 +12,7 @@ use kindling_runs::Run;
 use kindling_train::{Outcome, Training, train};
 
 const RUNS: [&str; 2] = ["run-v1", "run-v2"];
-const DATA: [&str; 2] = ["data-v1", "data-v2"];
+const DATA: [&str; 3] = ["data-v1", "data-v2", "data-v3"];
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)

@@ -155,8 +155,10 @@ mod signals {
     #[test]
     fn killed() {
         let lab = Lab::new();
-        lab.run(&long("whole", "")).ok();
-        let mut child = lab.spawn(&long("cut", ""));
+        // Batches that are not made as by default go on as well.
+        let batches = "--set data.order=epoch --set data.document_mask=true";
+        lab.run(&long("whole", batches)).ok();
+        let mut child = lab.spawn(&long("cut", batches));
         lab.wait_for_rows("cut", 250);
         send("KILL", &child);
         assert_eq!(child.wait().expect("it ends").code(), None);

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "results go to stdout, progress to stderr")]
 
 mod kernels;
+mod loader;
 mod machine;
 mod page;
 mod prepare;

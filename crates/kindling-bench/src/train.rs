@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use kindling_kernels::{Isa, Precision};
 use serde_json::{Value, json};
 
+use crate::loader::batch_seconds;
 use crate::machine::machine;
 use crate::process::{measure, measure_self, median, number};
 use crate::shape::Shape;
@@ -125,8 +126,11 @@ pub(crate) fn report(plan: Plan<'_>) -> anyhow::Result<Value> {
                 }
             }
         }
+        let sides = sides(shape, &everyone, &measured, peak)?;
+        let ([random, epoch], step) = (batch_seconds(shape)?, number(&sides[0], "step_s")?);
         shapes.push(json!({
-            "shape": shape.name(), "flops": shape.flops(), "matmul_peak_gflops": peak, "by": sides(shape, &everyone, &measured, peak)?,
+            "shape": shape.name(), "flops": shape.flops(), "matmul_peak_gflops": peak, "by": sides,
+            "batch_s": { "random": random, "epoch": epoch }, "loader_share": { "random": random / step, "epoch": epoch / step },
         }));
     }
     Ok(json!({
@@ -172,5 +176,14 @@ pub(crate) fn table(report: &Value) -> anyhow::Result<String> {
             ));
         }
     }
+    out.push_str("\nMaking a batch, which the steps do not include, takes in random order and in epochs:");
+    for (i, row) in report["shapes"].as_array().context("shapes")?.iter().enumerate() {
+        let in_both = |key: &str| Ok::<_, anyhow::Error>([number(&row[key], "random")?, number(&row[key], "epoch")?]);
+        let ([random, epoch], shares) = (in_both("batch_s")?.map(|seconds| 1e6 * seconds), in_both("loader_share")?);
+        let (comma, name) = (if i > 0 { "," } else { "" }, row["shape"].as_str().unwrap_or_default());
+        let percent = 100.0 * shares[0].max(shares[1]);
+        out.push_str(&format!("{comma} {name} {random:.1} and {epoch:.1} µs, {percent:.4}% of a step"));
+    }
+    out.push_str(".\n");
     Ok(out)
 }

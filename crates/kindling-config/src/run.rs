@@ -285,20 +285,28 @@ impl TokenizerConfig {
 
 impl DataConfig {
     fn validate(&self) -> Result<(), ConfigError> {
-        if !self.sources.is_empty() && !(self.paths.is_empty() && self.packages.is_empty()) {
+        let has_own = !self.paths.is_empty() || !self.packages.is_empty();
+        if !self.sources.is_empty() && has_own {
             let expected = "either `data.sources`, or `data.paths` and `data.packages`";
             return Err(invalid("data.sources", "texts here and in `data.paths` or `data.packages` too".into(), expected));
         }
-        for source in &self.sources {
+        if !self.sources.is_empty() && self.split == Some(Split::Tail) {
+            // All of the tail would be of the last source.
+            return Err(invalid("data.split", "`tail`, with `data.sources`".into(), "`document`, or `data.validation_paths`"));
+        }
+        for (i, source) in self.sources.iter().enumerate() {
             if !(source.weight > 0.0 && source.weight.is_finite()) {
                 return Err(invalid("data.sources.weight", source.weight.to_string(), "a number above 0"));
             }
             if source.paths.is_empty() {
                 return Err(invalid("data.sources.paths", "empty".into(), "at least one file, folder or glob"));
             }
+            if self.sources[..i].iter().any(|other| other.name == source.name) {
+                return Err(invalid("data.sources.name", format!("`{}` twice", source.name), "a name of its own for each source"));
+            }
         }
         self.clean.validate()?;
-        if self.sources.is_empty() && self.paths.is_empty() && self.packages.is_empty() {
+        if self.sources.is_empty() && !has_own {
             return Err(ConfigError::Invalid {
                 key: "data.paths",
                 found: "empty, and so is `data.packages`".into(),

@@ -139,4 +139,37 @@ fn impossible_values_are_said_with_what_would_be_right() {
         Some("change it in the config, or pass `--set name=VALUE`"),
     );
     check(&["steps"], "override `steps` is not of the form `section.key=value`", Some("for example `--set train.steps=500`"));
+    let source = |name: &str, weight: f64| format!("{{name=\"{name}\",paths=[\"x\"],weight={weight}}}");
+    let sources = |all: &[String]| format!("data.sources=[{}]", all.join(","));
+    let own = ["data.packages=[]", "data.validation_packages=[]"];
+    check(
+        &[own[0], own[1], &sources(&[source("a", 1.0), source("b", 0.0)])],
+        "`data.sources.weight` is 0, expected a number above 0",
+        Some("change it in the config, or pass `--set data.sources.weight=VALUE`"),
+    );
+    check(
+        &[own[0], own[1], &sources(&[source("a", 1.0), source("a", 2.0)])],
+        "`data.sources.name` is `a` twice, expected a name of its own for each source",
+        Some("change it in the config, or pass `--set data.sources.name=VALUE`"),
+    );
+    check(
+        &[&sources(&[source("a", 1.0)])],
+        "`data.sources` is texts here and in `data.paths` or `data.packages` too, expected either `data.sources`, or `data.paths` and `data.packages`",
+        Some("change it in the config, or pass `--set data.sources=VALUE`"),
+    );
+    check(
+        &[own[0], own[1], "data.split=tail", &sources(&[source("a", 1.0)])],
+        "`data.split` is `tail`, with `data.sources`, expected `document`, or `data.validation_paths`",
+        Some("change it in the config, or pass `--set data.split=VALUE`"),
+    );
+    check(
+        &["data.clean={min_chars=9,max_chars=3}"],
+        "`data.clean.max_chars` is 3, below `data.clean.min_chars`, 9, expected 0, or at least `data.clean.min_chars`",
+        Some("change it in the config, or pass `--set data.clean.max_chars=VALUE`"),
+    );
+    check(
+        &["data.clean={near_similarity=1.5}"],
+        "`data.clean.near_similarity` is 1.5, expected above 0 and at most 1",
+        Some("change it in the config, or pass `--set data.clean.near_similarity=VALUE`"),
+    );
 }

@@ -171,9 +171,11 @@ struct Scanner<'a> {
     sides: Vec<Option<Side>>,
     n_kept: usize,
     bytes_kept: u64,
-    /// Kept documents that train and that validate, and of each kind of side the one that is nearest to the other.
+    /// Kept documents that train.
     n_training: usize,
-    nearest: (Option<(u128, usize)>, Option<(u128, usize)>),
+    /// The kept document with the lowest hash, which is the first to validate, and the one with the highest.
+    lowest: Option<(u128, usize)>,
+    highest: Option<(u128, usize)>,
 }
 
 impl<'a> Scanner<'a> {
@@ -204,7 +206,8 @@ impl<'a> Scanner<'a> {
             n_kept: 0,
             bytes_kept: 0,
             n_training: 0,
-            nearest: (None, None),
+            lowest: None,
+            highest: None,
         }
     }
 
@@ -281,9 +284,9 @@ impl<'a> Scanner<'a> {
         // The upper 64 bits as a number from 0 to 1.
         let place = (hash >> 64) as f64 / 2f64.powi(64);
         let validates = if self.corpus.files.is_split { file.validates } else { place < self.corpus.config.validation_fraction };
-        let (lowest, highest) = &mut self.nearest;
-        *lowest = Some(lowest.map_or((hash, number), |known| known.min((hash, number))));
-        *highest = Some(highest.map_or((hash, number), |known| known.max((hash, number))));
+        let this = (hash, number);
+        self.lowest = Some(self.lowest.map_or(this, |known| known.min(this)));
+        self.highest = Some(self.highest.map_or(this, |known| known.max(this)));
         self.n_training += usize::from(!validates);
         self.sides.push(Some(if validates { Side::Validation } else { Side::Training }));
     }
@@ -309,9 +312,9 @@ impl<'a> Scanner<'a> {
                 Split::Document if self.n_kept < 2 => return Err(DataError::OneDocument(self.n_kept)),
                 // Of few documents all may be on one side: then the one that is nearest to the other side goes there.
                 Split::Document => {
-                    if let (true, Some((_, lowest))) = (self.n_training == self.n_kept, self.nearest.0) {
+                    if let (true, Some((_, lowest))) = (self.n_training == self.n_kept, self.lowest) {
                         self.sides[lowest] = Some(Side::Validation);
-                    } else if let (true, Some((_, highest))) = (self.n_training == 0, self.nearest.1) {
+                    } else if let (true, Some((_, highest))) = (self.n_training == 0, self.highest) {
                         self.sides[highest] = Some(Side::Training);
                     }
                 }

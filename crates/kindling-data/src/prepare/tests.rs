@@ -1,5 +1,5 @@
-#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 //! What needs shards that are small: stops, kills, shards written again, and texts that go through byte for byte.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::path::PathBuf;
 

@@ -13,6 +13,8 @@ use crate::workspace::{Workspace, cannot_start, exit_code};
 /// Crates whose tests need packages that switch on features of packages that Burn shares: tested together with the
 /// others, they would have most of Burn compiled once more. Alone, they need no Burn at all.
 const TESTED_ALONE: [&str; 1] = ["kindling-tokenizer"];
+/// Tests of what is not built by default.
+const TESTED_WITH_FEATURES: [&str; 6] = ["--package", "kindling-tokenizer", "--features", "hugging-face", "--test", "other"];
 
 /// What the user asked for.
 #[derive(clap::Args, Default)]
@@ -76,7 +78,7 @@ pub(crate) fn test(workspace: &Workspace, args: &TestArgs) -> Result<Tested> {
     let excluded = TESTED_ALONE.iter().flat_map(|name| ["--exclude", name]);
     let together: Vec<&str> = ["--workspace"].into_iter().chain(excluded).collect();
     let alone: Vec<&str> = TESTED_ALONE.iter().flat_map(|name| ["--package", name]).collect();
-    for packages in [together, alone] {
+    for packages in [together, alone, TESTED_WITH_FEATURES.to_vec()] {
         // One failing binary must not hide the count of the others.
         let mut cargo = workspace.locked_cargo(&["test", "--release", "--no-fail-fast"]);
         cargo.args(packages).args(&args.args).stdout(Stdio::piped());

@@ -9,7 +9,7 @@ use crate::machine::machine;
 use crate::process::measure_self;
 use crate::shape::Shape;
 use crate::train::Plan;
-use crate::{kernels, recipe, tokenizer, train};
+use crate::{kernels, prepare, recipe, tokenizer, train};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -53,6 +53,7 @@ pub(crate) fn command(args: &Args, threads: usize) -> anyhow::Result<()> {
     let operations = kernels::report(None, Precision::F32, threads)?;
     let recipe = recipe::report(&args.data, Some(&args.peer), args.rounds as u64, "f32", 250, threads)?;
     let tokenizer = tokenizer::report(None, 16_384, Some(args.tokenizer_peer.as_ref().unwrap_or(&args.peer)), args.rounds, threads)?;
+    let prepare = prepare::report(None, "gpt2", args.rounds, threads)?;
     let sizes = |shape: Shape| {
         let [layers, heads, c, t, b, v] = shape.sizes();
         format!("| {} | {layers} | {heads} | {c} | {t} | {b} | {v} |\n", shape.name())
@@ -71,6 +72,7 @@ pub(crate) fn command(args: &Args, threads: usize) -> anyhow::Result<()> {
         operations = kernels::table(&operations)?,
         recipe = recipe::table(&recipe)?,
         tokenizer = tokenizer::table(&tokenizer)?,
+        prepare = prepare::table(&prepare)?,
     );
     Ok(())
 }

@@ -35,7 +35,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if matches!(error.downcast_ref(), Some(DataError::Stopped)) {
-        let _ = std::io::stderr().write_all(b"stopped; what is finished is kept, and the same command goes on behind it\n");
+        let _ = std::io::stderr().write_all(b"stopped; whatever is finished is kept, and the same command goes on behind it\n");
         return ExitCode::from(STOPPED);
     }
     // Some errors say their cause themselves; it is not said twice.

@@ -74,7 +74,7 @@ pub struct DataConfig {
     /// How the rest is split; by default `tail` for a single document and `document` for several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
-    /// Share of the text that validates, unless packages are held out.
+    /// Share of the documents that validates, or of the bytes with `tail`, unless packages or paths are held out.
     pub validation_fraction: f64,
     /// Which windows of the training text a step takes.
     ///
@@ -98,7 +98,7 @@ pub struct DataConfig {
     /// Files, folders or globs whose documents validate, whatever `split` says of the others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub validation_paths: Vec<PathBuf>,
-    /// Further texts, each with its weight in training; with them `paths` and `packages` are empty.
+    /// Texts, each with its weight in training; with them `paths` and `packages` are empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<SourceConfig>,
     /// What is done to the texts, and which of them are dropped. Nothing by default.

@@ -108,13 +108,13 @@ fn format_of(file: &Found) -> (Format, Packing) {
 /// Takes a block, and how many bytes of all files have been read; says whether more are wanted.
 type TakeFn<'a> = dyn FnMut(Block, u64) -> bool + 'a;
 
-/// Reads the files in their order from the one numbered `first` on; gives back how many bytes of them were read.
+/// Reads the files in their order; gives back how many bytes of them were read.
 ///
 /// # Errors
 /// [`DataError`] of the first file that cannot be read. What is wrong with a text or a row is found later.
-pub(crate) fn read_blocks(files: &[Found], first: usize, options: ReadOptions<'_>, take: &mut TakeFn<'_>) -> Result<u64, DataError> {
+pub(crate) fn read_blocks(files: &[Found], options: ReadOptions<'_>, take: &mut TakeFn<'_>) -> Result<u64, DataError> {
     let n_read = Arc::new(AtomicU64::new(0));
-    for (number, file) in files.iter().enumerate().skip(first) {
+    for (number, file) in files.iter().enumerate() {
         let mut reading = Reading { file, number, options, n_read: &n_read, take, wants_more: true };
         let mut binary = false;
         let result = match format_of(file) {
@@ -198,6 +198,7 @@ impl Reading<'_, '_> {
         let mut bytes = Vec::new();
         let mut offset = 0;
         let mut begins = true;
+        let mut is_looked_through = self.file.explicit;
         while self.wants_more {
             let before = bytes.len();
             let n = (&mut reader).take(BLOCK_BYTES as u64).read_to_end(&mut bytes);
@@ -211,12 +212,15 @@ impl Reading<'_, '_> {
                 return Ok(true);
             }
             // A file is left out whole, so it is looked through before its first block is handed over.
-            if begins && !ends && !self.file.explicit && has_nul(self.file)? {
+            if !ends && !std::mem::replace(&mut is_looked_through, true) && has_nul(self.file)? {
                 return Ok(true);
             }
             if offset == 0 && bytes.starts_with(b"\xef\xbb\xbf") {
                 bytes.drain(..3);
                 offset = 3;
+            }
+            if damage.is_some() {
+                drop_part_of_character(&mut bytes);
             }
             if begins && ends && bytes.is_empty() && damage.is_none() {
                 self.send(Content::Empty);
@@ -355,12 +359,14 @@ impl Reading<'_, '_> {
         let mut rows = Rows::default();
         let n_groups = reader.num_row_groups();
         for group in 0..n_groups {
-            let group = reader.get_row_group(group).map_err(|error| broken(error.to_string()))?;
             // That column alone is read.
-            let ColumnReader::ByteArrayColumnReader(mut values) =
-                group.get_column_reader(leaf).map_err(|error| broken(error.to_string()))?
-            else {
-                return Err(broken(format!("the field `{wanted}` holds no texts")));
+            let mut values = match reader.get_row_group(group).and_then(|group| group.get_column_reader(leaf)) {
+                Ok(ColumnReader::ByteArrayColumnReader(values)) => values,
+                Ok(_) => return Err(broken(format!("the field `{wanted}` holds no texts"))),
+                Err(error) => {
+                    rows.send(self);
+                    return Err(broken(error.to_string()));
+                }
             };
             while self.wants_more {
                 match column_rows(&mut values, column.max_def_level()) {
@@ -430,6 +436,14 @@ impl Rows {
         if !self.rows.is_empty() {
             reading.send(Content::Rows(std::mem::take(&mut self.rows)));
         }
+    }
+}
+
+/// Takes away what is the beginning of a character alone, where damage has cut it.
+fn drop_part_of_character(bytes: &mut Vec<u8>) {
+    let start = bytes.iter().rposition(|byte| byte & 0xc0 != 0x80).unwrap_or(0);
+    if str::from_utf8(&bytes[start..]).is_err_and(|error| error.error_len().is_none()) {
+        bytes.truncate(start);
     }
 }
 

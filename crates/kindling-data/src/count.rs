@@ -25,13 +25,19 @@ pub fn count_files(
     let mut n_documents = 0;
     // Of a long document, what a safe cut has not reached yet, and whether it is over.
     let mut rest = String::new();
+    // Of the document, bytes that may still be counted.
+    let most = counts.max_document_bytes().unwrap_or(usize::MAX);
+    let mut left = most;
     progress(0, found.n_bytes);
-    for_each_batch(&found.files, 0, options, &mut stats, &mut |batch| {
+    for_each_batch(&found.files, options, &mut stats, &mut |batch| {
         let mut texts = Vec::with_capacity(batch.pieces.len());
         for piece in batch.pieces {
             n_documents += usize::from(piece.begins);
+            left = if piece.begins { most } else { left };
+            let n_counted = piece.text.floor_char_boundary(left);
+            left -= if n_counted < piece.text.len() { left } else { n_counted };
             let mut text = std::mem::take(&mut rest);
-            text.push_str(&piece.text);
+            text.push_str(&piece.text[..n_counted]);
             if !piece.ends {
                 rest = text.split_off(counts.pattern().last_safe_cut(text.as_bytes()).unwrap_or(0));
             }
@@ -80,4 +86,28 @@ fn check_not_empty(paths: &[PathBuf], stats: &CorpusStats) -> Result<(), DataErr
         return Err(DataError::Empty(names.collect::<Vec<_>>().join(", ")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+    use kindling_tokenizer::SplitPattern;
+
+    use super::*;
+
+    #[test]
+    fn of_a_long_file_as_much_is_counted_as_of_a_short_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = ReadOptions { text_field: "text", skip_bad: false, lossy: false };
+        for n_lines in [100, 300_000] {
+            let path = dir.path().join("a.txt");
+            fs_err::write(&path, "größer as a line\n".repeat(n_lines)).unwrap();
+            for max in [0, 4, 1000, 1_700_000] {
+                let mut counts = PreTokenCounts::new(SplitPattern::Gpt2).with_max_document_bytes(Some(max));
+                let stats = count_files(&[path.clone()], &[], options, &mut counts, &mut |_, _| {}).unwrap();
+                let most = max.min(19 * n_lines) as u64;
+                assert!((most.saturating_sub(1)..=most).contains(&stats.n_bytes), "{} of {most}, {n_lines} lines", stats.n_bytes);
+            }
+        }
+    }
 }

@@ -102,6 +102,9 @@ pub enum DataError {
     /// A document alone cannot be split by documents.
     #[error("the corpus has {0} document, expected at least 2 to split by whole documents")]
     OneDocument(usize),
+    /// Documents, of which cleaning leaves none.
+    #[error("cleaning drops all {0} documents")]
+    AllDropped(usize),
     /// Files that are not what they were a moment ago.
     #[error("the corpus changed while it was prepared")]
     Changed,
@@ -178,9 +181,10 @@ impl DataError {
             Self::Cargo(_) => "run inside the workspace with cargo on the PATH, or pass `--data PATH`".into(),
             Self::Package(_) => "build first (`cargo build --release`), correct `data.packages`, or pass `--data PATH`".into(),
             Self::TooSmall { split: "training", .. } => "pass more text, or lower `model.context_len`".into(),
-            Self::TooSmall { .. } => "pass more text, or raise `data.validation_fraction`".into(),
+            Self::TooSmall { .. } => "pass more text, hold more of it out, or raise `data.validation_fraction`".into(),
             Self::SmallSource { .. } => "give the source more text, take it out of `data.sources`, or lower `model.context_len`".into(),
             Self::OneDocument(_) => "use `--set data.split=tail`, or pass several files".into(),
+            Self::AllDropped(_) => "`data.clean` asks for too much: see its `min_chars` and `max_chars`".into(),
             Self::Changed => "let nothing write to its files meanwhile, and prepare it again".into(),
             Self::Stopped => "the same command goes on behind what is finished".into(),
             Self::Language { .. } => "name the languages in `data.clean.stop_words`, such as `[\"en\", \"zh\"]`".into(),

@@ -64,9 +64,11 @@ impl Files {
             let held: std::collections::HashSet<PathBuf> = held_out.iter().map(place).collect();
             files.retain(|file| !held.contains(&place(file)));
             held_out.iter_mut().for_each(|file| (file.validates, file.source) = (true, config.sources.len()));
-            files.extend(held_out);
         }
         files.sort_by(|a, b| (a.source, &a.name).cmp(&(b.source, &b.name)));
+        held_out.sort_by(|a, b| a.name.cmp(&b.name));
+        // First, so that of two documents that are the same the one that is held out stays.
+        files.splice(..0, held_out);
         Self::new(files, is_split, spooled)
     }
 
@@ -114,7 +116,9 @@ fn expand(paths: &[PathBuf], exclude: &[String], spool: &Path, spooled: &mut Vec
             let mut file = Found::new(path.clone(), name, true);
             // A pipe can be read once. Of what is not there, opening it later says so.
             if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
-                let pipe = kept(&mut fs_err::File::open(path)?, "", spool)?;
+                // What its name says of its format stays.
+                let suffix = file.name.find('.').map_or("", |at| &file.name[at..]);
+                let pipe = kept(&mut fs_err::File::open(path)?, suffix, spool)?;
                 file.path = pipe.to_path_buf();
                 spooled.push(pipe);
             }

@@ -32,7 +32,7 @@ pub use batch::{Batch, BatchOptions, BatchSampler, Part, n_windows, windows};
 pub use count::{count_files, for_each_text};
 pub use error::DataError;
 pub use manifest::{Prepared, PreparedManifest, ShardManifest, SourceManifest, SplitManifest};
-pub use prepare::{Preparation, PrepareEvent, prepare};
+pub use prepare::{Preparation, PrepareEvent, prepare, rebuild};
 pub use read::{ReadOptions, read_document};
 pub use report::{CorpusStats, StepReport};
 pub use shard::{SHARD_VERSION, ShardWriter};

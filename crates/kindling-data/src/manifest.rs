@@ -235,6 +235,11 @@ impl Prepared {
                     return Err(damaged(path, "the checksum", found, shard.sum.clone()));
                 }
             }
+            let of_sources: u64 = split.sources.iter().map(|source| source.n_tokens).sum();
+            if !split.sources.is_empty() && of_sources != split.n_tokens {
+                let found = format!("{of_sources} of all sources");
+                return Err(damaged(&dir.join(MANIFEST), "the number of tokens", found, split.n_tokens.to_string()));
+            }
             if shards.n_tokens() != split.n_tokens || shards.vocab_size() != manifest.vocab_size {
                 let (found, expected) = (split.n_tokens.to_string(), format!("{} as in its shards", shards.n_tokens()));
                 return Err(damaged(&dir.join(MANIFEST), "the number of tokens", found, expected));

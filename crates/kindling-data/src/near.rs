@@ -15,6 +15,8 @@ use crate::words::{GOLDEN, Runs, for_each_word, mix};
 const N_BINS: usize = 128;
 /// Words of a shingle.
 const N_WORDS: usize = 5;
+/// Documents with the same band that are kept in mind: where a template makes many, the others say nothing more.
+const MOST_ALIKE: usize = 64;
 /// What a bin without shingles holds.
 const EMPTY: u32 = u32::MAX;
 /// Two texts agree in a byte of a hash by chance.
@@ -114,11 +116,18 @@ impl NearIndex {
         let mut vacant = Vec::with_capacity(self.bands.len());
         for (band, rows) in self.bands.iter().zip(hashes.chunks_exact(self.n_rows)) {
             let mut key = rows.iter().fold(0, |key, hash| mix(key ^ u64::from(*hash))) as u32;
-            while let Some(place) = band.get(&key) {
-                candidates.push(*place);
+            let mut is_vacant = false;
+            for _ in 0..MOST_ALIKE {
+                match band.get(&key) {
+                    Some(place) => candidates.push(*place),
+                    None => {
+                        is_vacant = true;
+                        break;
+                    }
+                }
                 key = next_key(key);
             }
-            vacant.push(key);
+            vacant.push(is_vacant.then_some(key));
         }
         candidates.sort_unstable();
         candidates.dedup();
@@ -129,7 +138,9 @@ impl NearIndex {
         }
         let place = u32::try_from(self.documents.len()).expect("the documents are fewer than 2^32");
         for (band, key) in self.bands.iter_mut().zip(vacant) {
-            band.insert(key, place);
+            if let Some(key) = key {
+                band.insert(key, place);
+            }
         }
         self.documents.push(document);
         self.sketches.push(sketch);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use kindling_config::{DataConfig, RunConfig, TokenizerKind};
 use kindling_tokenizer::{BpeTrainer, CharVocab, Characters, END_OF_TEXT, PreTokenCounts, Tokenizer, WordCounts, WordVocab};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::clean::Cleaner;
 use crate::files::Files;
@@ -104,13 +104,33 @@ type ProgressFn<'a> = dyn FnMut(PrepareEvent<'_>) + 'a;
 /// # Errors
 /// [`DataError`]: unreadable text, splits that are too small, a tokenizer that cannot be made, a full disk, a stop.
 pub fn prepare(preparation: &Preparation<'_>, progress: &mut ProgressFn<'_>) -> Result<Prepared, DataError> {
-    prepare_in_shards(preparation, SHARD_TOKENS, progress)
+    prepare_in_shards(preparation, SHARD_TOKENS, None, progress)
 }
 
-fn prepare_in_shards(preparation: &Preparation<'_>, shard_tokens: u64, progress: &mut ProgressFn<'_>) -> Result<Prepared, DataError> {
+/// Writes the damaged shards of a prepared folder again and opens it, if the text and the settings are still those that it was
+/// prepared from.
+///
+/// # Errors
+/// As [`Prepared::open`] if they are not, or as [`prepare()`].
+pub fn rebuild(preparation: &Preparation<'_>, dir: &Path, progress: &mut ProgressFn<'_>) -> Result<Prepared, DataError> {
+    // What came by a pipe does not come again.
+    if preparation.config.data.paths.iter().any(|path| path.to_string_lossy().starts_with('-')) {
+        return Prepared::open(dir);
+    }
+    prepare_in_shards(preparation, SHARD_TOKENS, Some(dir), progress)
+}
+
+/// With `only`, in no other folder than that.
+fn prepare_in_shards(
+    preparation: &Preparation<'_>,
+    shard_tokens: u64,
+    only: Option<&Path>,
+    progress: &mut ProgressFn<'_>,
+) -> Result<Prepared, DataError> {
     let Preparation { config, data_dir, workspace, .. } = *preparation;
-    let files = Files::of(&config.data, workspace, data_dir)?;
     let cleaner = Cleaner::new(&config.data.clean).map_err(|unknown| DataError::Language { found: unknown.found, known: unknown.known })?;
+    let vocabulary = vocabulary_key(config)?;
+    let files = Files::of(&config.data, workspace, data_dir)?;
     let corpus = Corpus { files, config: &config.data, cleaner };
     let total = corpus.files.n_bytes;
     let scan = scan(&corpus, &mut |done| {
@@ -118,8 +138,11 @@ fn prepare_in_shards(preparation: &Preparation<'_>, shard_tokens: u64, progress:
         preparation.go_on()
     })?;
     progress(PrepareEvent::Read { stats: &scan.stats, cleaning: &scan.cleaning });
-    let name = format!("{}-{}", config.name, key(config, &scan, shard_tokens)?);
+    let name = format!("{}-{}", config.name, key(config, &vocabulary, &scan, shard_tokens));
     let dir = data_dir.join(&name);
+    if let Some(only) = only.filter(|only| **only != dir) {
+        return Prepared::open(only);
+    }
     // Nothing need be written where all is well.
     match Prepared::is_complete(&dir).then(|| Prepared::open(&dir)) {
         Some(Ok(prepared)) => {
@@ -260,23 +283,27 @@ fn check_sizes(training: &SplitManifest, validation: &SplitManifest, config: &Ru
     }
 }
 
-/// Sixteen digits that differ whenever the prepared folder would.
-fn key(config: &RunConfig, scan: &Scan, shard_tokens: u64) -> Result<String, DataError> {
-    let file = match (&config.tokenizer.kind, &config.tokenizer.path) {
+/// What tells a vocabulary apart that is not made from the corpus.
+fn vocabulary_key(config: &RunConfig) -> Result<String, DataError> {
+    Ok(match (&config.tokenizer.kind, &config.tokenizer.path) {
         // What is not all of it in one file, or is told by a name, is told apart by what comes of it.
         (TokenizerKind::File, Some(path)) if !path.ends_with("tokenizer.json") || !path.is_file() => {
             format!("{:032x}", xxh3_128(Tokenizer::open(&path.to_string_lossy())?.to_json().as_bytes()))
         }
         (TokenizerKind::File, Some(path)) => format!("{:032x}", xxh3_128(&fs_err::read(path)?)),
         _ => String::new(),
-    };
+    })
+}
+
+/// Sixteen digits that differ whenever the prepared folder would.
+fn key(config: &RunConfig, vocabulary: &str, scan: &Scan, shard_tokens: u64) -> String {
     let DataConfig { split, validation_fraction, validation_packages, sources, clean, paths, .. } = &config.data;
     let weights: Vec<_> = sources.iter().map(|source| (&source.name, source.weight.to_bits())).collect();
-    // Which documents are on which side says where all of them come from, too.
-    let mut sides = xxhash_rust::xxh3::Xxh3::new();
+    // What is held out by its place.
+    let mut sides = Xxh3::new();
     scan.sides.iter().for_each(|side| sides.update(&[side.map_or(0, |side| 1 + side as u8)]));
     let text = format!(
-        "{PREPARATION_VERSION} {} {:?} {:?} {file} {:?} {:?} {:?} {weights:?} {shard_tokens} {:016x}",
+        "{PREPARATION_VERSION} {} {:?} {:?} {vocabulary} {:?} {:?} {:?} {weights:?} {shard_tokens} {:016x} {:016x}",
         scan.stats.hash,
         config.tokenizer.kind,
         config.tokenizer.vocab_size,
@@ -284,8 +311,9 @@ fn key(config: &RunConfig, scan: &Scan, shard_tokens: u64) -> Result<String, Dat
         clean,
         paths.is_empty(),
         sides.digest(),
+        scan.sources,
     );
-    Ok(format!("{:016x}", xxh3_128(text.as_bytes()) as u64))
+    format!("{:016x}", xxh3_128(text.as_bytes()) as u64)
 }
 
 fn make_tokenizer(

@@ -67,13 +67,12 @@ pub(crate) struct Batch {
     pub(crate) n_read: u64,
 }
 
-/// Hands over what the files hold from the one numbered `first` on, a batch at a time; counts in `stats` what is left out.
+/// Hands over what the files hold, a batch at a time; counts in `stats` what is left out.
 ///
 /// # Errors
 /// [`DataError`] with the file, and the line or row, of the first mistake; or the first one of `f`.
 pub(crate) fn for_each_batch(
     files: &[Found],
-    first: usize,
     options: ReadOptions<'_>,
     stats: &mut CorpusStats,
     f: &mut dyn FnMut(Batch) -> Result<(), DataError>,
@@ -84,7 +83,7 @@ pub(crate) fn for_each_batch(
         let (sender, receiver) = mpsc::sync_channel::<(Vec<Block>, u64)>(2);
         let reader = scope.spawn(move || {
             let (mut blocks, mut n_bytes) = (Vec::new(), 0);
-            let result = read_blocks(files, first, options, &mut |block, n_read| {
+            let result = read_blocks(files, options, &mut |block, n_read| {
                 n_bytes += block.content.n_bytes();
                 blocks.push(block);
                 if n_bytes < BATCH_BYTES && blocks.len() < BATCH_BLOCKS {
@@ -116,17 +115,16 @@ pub(crate) fn for_each_document_batch(
     f: &mut dyn FnMut(Vec<Piece>, u64) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
     let mut unfinished: Option<Piece> = None;
-    for_each_batch(files, 0, options, stats, &mut |batch| {
+    for_each_batch(files, options, stats, &mut |batch| {
         let mut whole = Vec::with_capacity(batch.pieces.len());
         for piece in batch.pieces {
-            let mut document = match unfinished.take() {
+            let document = match unfinished.take() {
                 Some(mut document) => {
                     document.text.push_str(&piece.text);
-                    document
+                    Piece { ends: piece.ends, ..document }
                 }
-                None => piece.clone(),
+                None => piece,
             };
-            document.ends = piece.ends;
             if document.ends {
                 whole.push(document);
             } else {
@@ -146,7 +144,7 @@ pub fn read_document(path: &Path, lossy: bool) -> Result<String, DataError> {
     let files = [Found { is_text: true, ..Found::new(path.to_owned(), String::new(), true) }];
     let options = ReadOptions { text_field: "", skip_bad: false, lossy };
     let mut text = String::new();
-    for_each_batch(&files, 0, options, &mut CorpusStats::default(), &mut |batch| {
+    for_each_batch(&files, options, &mut CorpusStats::default(), &mut |batch| {
         batch.pieces.iter().for_each(|piece| text.push_str(&piece.text));
         Ok(())
     })?;
@@ -497,6 +495,13 @@ mod tests {
             assert!(texts.iter().enumerate().all(|(i, text)| *text == format!("row {i} of {}", i * i % 977)), "no row is cut");
             assert_eq!((stats.damaged_skipped, stats.bad_rows_skipped), (1, 0));
         }
+        // Behind the beginning of a character.
+        let text: String = (0..20_000).map(|i| format!("日本語 {}", i * i)).collect();
+        let whole = gzip(text.as_bytes());
+        for len in whole.len() / 2..whole.len() / 2 + 40 {
+            let texts = read("a.txt.gz", &whole[..len], skipping).0.unwrap();
+            assert!(text.starts_with(&texts[0]) && texts[0].len() > 1000, "{len}");
+        }
         let mut edited = gzip(&b"some text".repeat(1000));
         let at = edited.len() - 6;
         edited[at] ^= 1;
@@ -519,7 +524,7 @@ mod tests {
                 let files = [Found::new(path, name.into(), false)];
                 let mut pieces = Vec::new();
                 let mut stats = CorpusStats::default();
-                for_each_batch(&files, 0, OPTIONS, &mut stats, &mut |batch| {
+                for_each_batch(&files, OPTIONS, &mut stats, &mut |batch| {
                     pieces.extend(batch.pieces);
                     Ok(())
                 })

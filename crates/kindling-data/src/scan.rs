@@ -27,7 +27,7 @@ impl Corpus<'_> {
         stats: &mut CorpusStats,
         f: &mut dyn FnMut(Batch) -> Result<(), DataError>,
     ) -> Result<(), DataError> {
-        for_each_batch(&self.files.files, 0, ReadOptions::from(self.config), stats, f)
+        for_each_batch(&self.files.files, ReadOptions::from(self.config), stats, f)
     }
 
     /// A piece after the steps that change texts.
@@ -53,6 +53,8 @@ pub(crate) struct Scan {
     pub(crate) cleaning: Vec<StepReport>,
     /// The side of each document in the order of reading; none where it is dropped.
     pub(crate) sides: Vec<Option<Side>>,
+    /// A hash over which source each document is of.
+    pub(crate) sources: u64,
     /// Bytes of text that train before those that validate, where the border is one in the text.
     pub(crate) tail: Option<u64>,
 }
@@ -169,6 +171,7 @@ struct Scanner<'a> {
     seen: HashSet<u128>,
     near: Option<NearIndex>,
     sides: Vec<Option<Side>>,
+    sources: Xxh3,
     n_kept: usize,
     bytes_kept: u64,
     /// Kept documents that train.
@@ -203,6 +206,7 @@ impl<'a> Scanner<'a> {
             seen: HashSet::new(),
             near: (clean.dedup == Dedup::Near).then(|| NearIndex::new(clean.near_similarity)),
             sides: Vec::new(),
+            sources: Xxh3::new(),
             n_kept: 0,
             bytes_kept: 0,
             n_training: 0,
@@ -235,6 +239,7 @@ impl<'a> Scanner<'a> {
     /// A document has been read; `hash` is that of its text as it was read.
     fn end(&mut self, file: &Found, hash: u128, cleaned_hash: Option<u128>) {
         let document = std::mem::take(&mut self.document);
+        self.sources.update(&(file.source as u64).to_le_bytes());
         let number = self.sides.len();
         let clean = &self.corpus.config.clean;
         let mut n_bytes = document.n_bytes;
@@ -293,6 +298,9 @@ impl<'a> Scanner<'a> {
 
     fn finish(mut self, mut stats: CorpusStats) -> Result<Scan, DataError> {
         let config = self.corpus.config;
+        if self.n_kept == 0 && !self.sides.is_empty() {
+            return Err(DataError::AllDropped(self.sides.len()));
+        }
         if self.n_kept == 0 {
             let names = config.paths.iter().map(|path| path.display().to_string()).chain(config.packages.iter().cloned());
             let names = names.chain(config.sources.iter().map(|source| source.name.clone()));
@@ -320,6 +328,6 @@ impl<'a> Scanner<'a> {
                 }
             }
         }
-        Ok(Scan { stats, cleaning: self.steps, sides: self.sides, tail })
+        Ok(Scan { stats, cleaning: self.steps, sides: self.sides, sources: self.sources.digest(), tail })
     }
 }

@@ -66,6 +66,7 @@ pub(crate) fn write_splits(
         stretch.place >= from
     };
     for_each_encoded_batch(writing, encoded, &mut wanted, &mut |batch| batch.into_iter().try_for_each(|stretch| sides.write(stretch)))?;
+    sides.settle()?;
     sides.training.finish_shard()?;
     sides.validation.finish_shard()?;
     sides.settle()?;
@@ -253,6 +254,7 @@ impl<'a> SideWriter<'a> {
         Ok(is_full)
     }
 
+    /// Ends the shard that is open. The one before must have settled.
     fn finish_shard(&mut self) -> Result<(), DataError> {
         let Some(OpenShard { name, writer, range, source_tokens }) = self.open.take() else { return Ok(()) };
         let (n_tokens, sum, file) = writer.finish_unsynced()?;

@@ -287,8 +287,25 @@ fn sources_keep_apart_and_are_counted_apart() {
     assert!(!decoded(0).contains("text ") && !decoded(1).contains("document "));
     assert_eq!(of.iter().map(|source| source.n_documents).sum::<usize>(), data.manifest.training.n_documents);
     assert_eq!(of.iter().map(|source| source.n_bytes).sum::<u64>(), data.manifest.training.n_bytes);
+    let weights = config.data.sources.clone();
     config.data.sources[0].weight = 1.0;
     assert!(!prepared(dir.path(), &config).unwrap().reused, "other weights, another mixture");
+
+    // The same documents in the same order, of which other ones are of the first source.
+    for name in ["m1.jsonl", "m2.jsonl", "m3.jsonl"] {
+        std::fs::write(dir.path().join(name), rows(60).replace("document", name)).unwrap();
+    }
+    let of = |first: &[&str], second: &[&str]| {
+        let mut config = config.clone();
+        config.data.sources = weights.clone();
+        for (source, names) in config.data.sources.iter_mut().zip([first, second]) {
+            source.paths = names.iter().map(|name| dir.path().join(name)).collect();
+        }
+        prepared(dir.path(), &config).unwrap()
+    };
+    let (one, two) = (of(&["m1.jsonl"], &["m2.jsonl", "m3.jsonl"]), of(&["m1.jsonl", "m2.jsonl"], &["m3.jsonl"]));
+    assert_eq!(one.manifest.corpus.hash, two.manifest.corpus.hash);
+    assert!(!two.reused && one.dir != two.dir);
 }
 
 #[test]
@@ -327,6 +344,8 @@ fn cleaning_is_reported_to_the_byte() {
     assert_eq!(kept.iter().map(String::len).sum::<usize>() as u64, manifest.corpus.n_bytes, "what is written is what is reported");
     assert!(kept.iter().any(|document| document.contains("write to <email> or <ip>, été")));
     assert!(kept.iter().all(|document| !document.contains('\r')));
+    let error = error_of(prepared(dir.path(), &config(&[&path], &["data.clean.min_chars=9000"])), "nothing is as long");
+    assert!(matches!(&error, DataError::AllDropped(46)) && error.hint().is_some(), "{error}");
     let error = error_of(prepared(dir.path(), &config(&[&path], &["data.clean.stop_words=[\"xx\"]"])), "a language that is none");
     assert!(matches!(&error, DataError::Language { found, .. } if found == "xx") && error.hint().is_some());
 }

@@ -56,6 +56,12 @@ impl PreTokenCounts {
         Self { max_document_bytes, ..self }
     }
 
+    /// How many bytes of each text are counted at most.
+    #[must_use]
+    pub fn max_document_bytes(&self) -> Option<usize> {
+        self.max_document_bytes
+    }
+
     /// How the texts are cut.
     #[must_use]
     pub fn pattern(&self) -> &SplitPattern {

@@ -6,6 +6,11 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerError {
+    /// What Hugging Face's library says of a file or a text.
+    #[cfg(feature = "hugging-face")]
+    #[error("{0}")]
+    Other(String),
+
     /// A character that a character vocabulary does not hold.
     #[error("character `{}` at byte {offset} is not in the vocabulary of {n_chars} characters", .character.escape_debug())]
     UnknownCharacter {
@@ -242,6 +247,16 @@ impl TokenizerError {
         if line == 0 { self } else { Self::AtLine { line, source: Box::new(self) } }
     }
 
+    /// Whether a file may well be one, of a kind that this crate does not compute.
+    #[cfg(feature = "hugging-face")]
+    pub(crate) fn is_of_other_kind(&self) -> bool {
+        match self {
+            Self::AtLine { source, .. } => source.is_of_other_kind(),
+            Self::Field { .. } | Self::Pattern { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether it is about a merge.
     pub(crate) fn is_in_merges(&self) -> bool {
         match self {
@@ -274,7 +289,13 @@ impl TokenizerError {
             Self::NoPattern(_) => "name the pattern, or give the file the name that it was published under, such as `cl100k_base.tiktoken`",
             Self::Json(error) if error.is_eof() => "the file is cut short: copy it again from where it was made",
             Self::Json(_) => "expected the tokenizer.json format of Hugging Face",
-            Self::Field { .. } => "this file asks for a step that would change the ids; it was made by another kind of tokenizer",
+            #[cfg(not(feature = "hugging-face"))]
+            Self::Field { .. } => {
+                "this file asks for a step that would change the ids; a program built with the feature `hugging-face` can run it, as with \
+                 `cargo build --release --features hugging-face`"
+            }
+            #[cfg(feature = "hugging-face")]
+            Self::Field { .. } | Self::Other(_) => "this file asks for a step that would change the ids",
             Self::DuplicateId { .. }
             | Self::DuplicateToken { .. }
             | Self::IdOutOfRange { .. }

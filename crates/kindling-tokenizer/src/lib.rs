@@ -59,6 +59,9 @@ mod bpe;
 mod chars;
 mod words;
 
+#[cfg(feature = "hugging-face")]
+mod other;
+
 mod count;
 mod key;
 mod special;
@@ -80,6 +83,8 @@ pub use bpe::Bpe;
 pub use chars::CharVocab;
 pub use count::{Characters, PreTokenCounts, WordCounts};
 pub use error::TokenizerError;
+#[cfg(feature = "hugging-face")]
+pub use other::OtherTokenizer;
 pub use special::SpecialTokens;
 pub use split::{Pattern, SplitPattern};
 pub use stream::StreamDecoder;

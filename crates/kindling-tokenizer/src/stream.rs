@@ -26,11 +26,19 @@ pub struct StreamDecoder<'a> {
     /// The start of a character that is not whole yet: at most three bytes between calls.
     pending: Vec<u8>,
     begun: bool,
+    #[cfg(feature = "hugging-face")]
+    other: crate::other::OtherStream,
 }
 
 impl<'a> StreamDecoder<'a> {
     pub(crate) fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, pending: Vec::new(), begun: false }
+        Self {
+            tokenizer,
+            pending: Vec::new(),
+            begun: false,
+            #[cfg(feature = "hugging-face")]
+            other: Default::default(),
+        }
     }
 
     /// Takes the next id and returns the text that is now complete, often the token's own, sometimes none.
@@ -38,6 +46,10 @@ impl<'a> StreamDecoder<'a> {
     /// # Errors
     /// If no token has this id. The decoder is then as before.
     pub fn push(&mut self, id: u32) -> Result<String, TokenizerError> {
+        #[cfg(feature = "hugging-face")]
+        if let Tokenizer::Other(tokenizer) = self.tokenizer {
+            return self.other.push(tokenizer, id);
+        }
         let bytes = self.tokenizer.table().expect(id)?;
         if self.begun {
             self.pending.extend_from_slice(self.tokenizer.separator());
@@ -49,6 +61,10 @@ impl<'a> StreamDecoder<'a> {
 
     /// Returns what was held back, which is not a whole character, as U+FFFD. The decoder can then begin anew.
     pub fn finish(&mut self) -> String {
+        #[cfg(feature = "hugging-face")]
+        if let Tokenizer::Other(tokenizer) = self.tokenizer {
+            return self.other.finish(tokenizer);
+        }
         self.begun = false;
         let rest = String::from_utf8_lossy(&self.pending).into_owned();
         self.pending.clear();

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
+#[cfg(feature = "hugging-face")]
+use crate::OtherTokenizer;
 use crate::special::{self, Part, SpecialTokens};
 use crate::split::SplitPattern;
 use crate::table::TokenTable;
@@ -16,6 +18,7 @@ use crate::{Bpe, CharVocab, StreamDecoder, TokenizerError, WordVocab, file, gpt2
 /// here. [`encode`](Self::encode) takes all text as ordinary text: what a user writes never becomes a special
 /// token, and a program that wants one pushes its id.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Tokenizer {
     /// Byte-level BPE.
     Bpe(Bpe),
@@ -23,6 +26,9 @@ pub enum Tokenizer {
     Char(CharVocab),
     /// Words between white space.
     Word(WordVocab),
+    /// Another kind of `tokenizer.json`, run by Hugging Face's library.
+    #[cfg(feature = "hugging-face")]
+    Other(Box<OtherTokenizer>),
 }
 
 impl Tokenizer {
@@ -36,6 +42,8 @@ impl Tokenizer {
             Self::Bpe(bpe) => bpe.encode(text),
             Self::Char(chars) => chars.encode(text),
             Self::Word(words) => Ok(words.encode(text)),
+            #[cfg(feature = "hugging-face")]
+            Self::Other(other) => other.encode(text),
         }
     }
 
@@ -78,7 +86,7 @@ impl Tokenizer {
     pub fn encode_bytes(&self, bytes: &[u8]) -> Result<Vec<u32>, TokenizerError> {
         match self {
             Self::Bpe(bpe) => bpe.encode_bytes(bytes),
-            Self::Char(_) | Self::Word(_) => {
+            _ => {
                 let text = str::from_utf8(bytes).map_err(|error| TokenizerError::NotUtf8 { offset: error.valid_up_to() as u64 })?;
                 self.encode(text)
             }
@@ -100,6 +108,10 @@ impl Tokenizer {
     /// # Errors
     /// At an id that no token has.
     pub fn decode(&self, ids: &[u32]) -> Result<Vec<u8>, TokenizerError> {
+        #[cfg(feature = "hugging-face")]
+        if let Self::Other(other) = self {
+            return other.decode(ids).map(String::into_bytes);
+        }
         let mut bytes = Vec::with_capacity(ids.len() * 4);
         for (idx, &id) in ids.iter().enumerate() {
             if idx > 0 {
@@ -137,28 +149,32 @@ impl Tokenizer {
         self.table().len()
     }
 
-    /// Id of the special token [`END_OF_TEXT`](crate::END_OF_TEXT), if there is one.
+    /// Id of the special token [`END_OF_TEXT`](crate::END_OF_TEXT), if there is one; of other kinds the one that ends a text under
+    /// another name, such as `</s>`.
     #[must_use]
     pub fn end_of_text(&self) -> Option<u32> {
+        #[cfg(feature = "hugging-face")]
+        if let Self::Other(other) = self {
+            return other.end_of_text();
+        }
         self.table().end_of_text()
     }
 
-    /// Whether decoding gives back exactly the text that was encoded. Not so for words.
+    /// Whether decoding gives back exactly the text that was encoded. Not so for words and other kinds.
     #[must_use]
     pub fn is_lossless(&self) -> bool {
-        match self {
-            Self::Bpe(_) | Self::Char(_) => true,
-            Self::Word(_) => false,
-        }
+        matches!(self, Self::Bpe(_) | Self::Char(_))
     }
 
-    /// `bpe`, `char` or `word`.
+    /// `bpe`, `char` or `word`; `other` for one that Hugging Face's library runs.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Bpe(_) => "bpe",
             Self::Char(_) => "char",
             Self::Word(_) => "word",
+            #[cfg(feature = "hugging-face")]
+            Self::Other(_) => "other",
         }
     }
 
@@ -170,13 +186,17 @@ impl Tokenizer {
     }
 
     /// Reads the tokenizer.json format: what [`to_json`](Self::to_json) writes, and GPT-2's kind of byte-level
-    /// BPE wherever it comes from.
+    /// BPE wherever it comes from. With the feature `hugging-face`, other kinds are run by Hugging Face's library.
     ///
     /// # Errors
     /// If the text is not such a file, contradicts itself, or asks for a step that this crate does not do:
     /// other ids than its maker's are never given silently.
     pub fn from_json(json: &str) -> Result<Self, TokenizerError> {
-        json::read(json)
+        match json::read(json) {
+            #[cfg(feature = "hugging-face")]
+            Err(error) if error.is_of_other_kind() => OtherTokenizer::from_json(json).map(|other| Self::Other(Box::new(other))),
+            result => result,
+        }
     }
 
     /// Writes [`to_json`](Self::to_json) to a file, as a whole or not at all.
@@ -222,6 +242,8 @@ impl Tokenizer {
             Self::Bpe(bpe) => bpe.pattern().last_safe_cut(text.as_bytes()),
             Self::Char(_) => Some(text.len()),
             Self::Word(_) => text.char_indices().rfind(|(_, c)| c.is_whitespace()).map(|(at, c)| at + c.len_utf8()),
+            #[cfg(feature = "hugging-face")]
+            Self::Other(_) => None,
         }
     }
 
@@ -277,14 +299,16 @@ impl Tokenizer {
             Self::Bpe(bpe) => bpe.table(),
             Self::Char(chars) => chars.table(),
             Self::Word(words) => words.table(),
+            #[cfg(feature = "hugging-face")]
+            Self::Other(other) => other.table(),
         }
     }
 
     /// What decoding puts between two tokens.
     pub(crate) fn separator(&self) -> &'static [u8] {
         match self {
-            Self::Bpe(_) | Self::Char(_) => b"",
             Self::Word(_) => b" ",
+            _ => b"",
         }
     }
 }

@@ -94,7 +94,7 @@ impl TrainError {
                 Some(format!("leave `model.vocab_size` out, or set it to {} (a multiple of 64)", tokenizer.next_multiple_of(64)))
             }
             Self::NoDocumentToken => {
-                Some("leave `data.document_mask` out, or use a tokenizer that has `<|endoftext|>`: a `char` one of several documents, or `bpe`".into())
+                Some("leave `data.document_mask` out, or take a tokenizer that has `<|endoftext|>`, such as one of kind `bpe`".into())
             }
             Self::NotFinite { .. } => Some(
                 "checkpoints are as they were; train a new run with a lower `train.lr`, a longer `train.warmup_steps` or a smaller `train.grad_clip`".into(),

@@ -1,4 +1,4 @@
-//! Runs of every version so far, and their data as version 1 wrote them, still load, score, generate and train on.
+//! Runs and prepared data of every version so far still load, and the runs score, generate and train on.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::path::{Path, PathBuf};

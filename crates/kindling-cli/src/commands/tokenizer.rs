@@ -14,7 +14,7 @@ use crate::args::{Args, TokenizerCommand, TokenizerTrainArgs};
 use crate::corpus::reading;
 use crate::failure::Advice;
 use crate::output;
-use crate::progress::Progress;
+use crate::progress::{Progress, left_out};
 
 pub(crate) fn run(args: &Args, command: &TokenizerCommand) -> anyhow::Result<ExitCode> {
     match command {
@@ -50,19 +50,13 @@ fn train(args: &Args, train_args: &TokenizerTrainArgs) -> anyhow::Result<()> {
     if args.json {
         return output::json(&json!({
             "tokenizer": train_args.out, "vocab_size": tokenizer.vocab_size(), "n_documents": stats.n_documents, "n_bytes": stats.n_bytes,
-            "binary_skipped": stats.binary_skipped, "empty_skipped": stats.empty_skipped, "lossy_files": stats.lossy_files, "bad_rows_skipped": stats.bad_rows_skipped,
-            "seconds": seconds,
+            "binary_skipped": stats.binary_skipped, "empty_skipped": stats.empty_skipped, "lossy_files": stats.lossy_files,
+            "bad_rows_skipped": stats.bad_rows_skipped, "damaged_skipped": stats.damaged_skipped, "seconds": seconds,
         }));
     }
     let mut text = format!("{} documents, {} bytes", output::count(stats.n_documents as u64), output::count(stats.n_bytes));
-    let left_out = [(stats.binary_skipped, "binary files left out"), (stats.empty_skipped, "empty files or rows left out")];
-    for (n, what) in left_out
-        .into_iter()
-        .chain([(stats.lossy_files, "files had invalid UTF-8 replaced"), (stats.bad_rows_skipped, "rows that cannot be read left out")])
-    {
-        if n > 0 {
-            text += &format!(", {n} {what}");
-        }
+    for left_out in left_out(&stats, &[]) {
+        text += &format!(", {left_out}");
     }
     let mut tokens = output::count(tokenizer.vocab_size() as u64);
     if tokenizer.vocab_size() < train_args.vocab_size {
@@ -203,6 +197,7 @@ fn split(tokenizer: &Tokenizer) -> String {
         Tokenizer::Bpe(bpe) => bpe.pattern().name().to_owned(),
         Tokenizer::Char(_) => "characters".to_owned(),
         Tokenizer::Word(_) => "white space".to_owned(),
+        _ => "its own".to_owned(),
     }
 }
 

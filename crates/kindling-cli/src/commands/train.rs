@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context;
 use burn::tensor::Device;
 use kindling_config::RunConfig;
-use kindling_data::{DataError, Preparation, Prepared, prepare, read_document};
+use kindling_data::{DataError, Preparation, Prepared, prepare, read_document, rebuild};
 use kindling_infer::{open, prompt_ids};
 use kindling_runs::{DataRef, Manifest, Registry, Run, RunsError, Summary};
 use kindling_tokenizer::Tokenizer;
@@ -22,6 +22,8 @@ use crate::failure::STOPPED;
 use crate::progress::{Progress, indent, line};
 use crate::{corpus, device, interrupt, output};
 
+/// A text that is proposed to be scored has so many bytes at most: it is tried first.
+const LONGEST_SCORED: u64 = 16 << 20;
 /// The lock file that this binary was built from.
 const LOCK_FILE: &str = include_str!("../../../../Cargo.lock");
 
@@ -143,23 +145,17 @@ fn resume(
     let config = RunConfig::from_toml(&run.config().to_toml(), &format!("config of `{name}`"), &train_args.corpus.overrides)?;
     check_resumable(run.config(), &config)?;
     let dir = PathBuf::from(&run.manifest().data.dir);
-    let mut again = |data_dir: &Path| {
-        let preparation = Preparation { config: run.config(), data_dir, workspace: Path::new("."), stop };
-        prepare(&preparation, &mut |event| progress.prepare(event))
-    };
+    let preparation = |data_dir| Preparation { config: run.config(), data_dir, workspace: Path::new("."), stop };
     let data = match Prepared::is_complete(&dir).then(|| Prepared::open(&dir)) {
         Some(Ok(data)) => data,
-        // Where the text is still the same, what is damaged is written again.
-        Some(Err(damage @ DataError::Damaged { .. })) => match again(dir.parent().unwrap_or(&dir)) {
-            Ok(data) if data.dir == dir => data,
-            Ok(_) => return Err(damage.into()),
-            Err(error) => return Err(error.into()),
-        },
+        Some(Err(DataError::Damaged { .. })) => {
+            rebuild(&preparation(dir.parent().unwrap_or(&dir)), &dir, &mut |event| progress.prepare(event))?
+        }
         Some(Err(error)) => return Err(error.into()),
         None => {
             // Its hash is compared with the run's before anything is trained.
             line(quiet, &format!("warning: the prepared data `{}` is gone; preparing it anew", dir.display()));
-            again(&train_args.corpus.data_dir)?
+            prepare(&preparation(&train_args.corpus.data_dir), &mut |event| progress.prepare(event))?
         }
     };
     progress.clear();
@@ -226,8 +222,10 @@ fn next_commands(args: &Args, name: &str, config: &RunConfig, tokenizer: &Tokeni
     let mut commands = vec![format!("{program} generate {name}{dir}{prompt}")];
     // A text of the user's own, or what lies here; one that this vocabulary can express.
     let data = &config.data;
-    let can_be_scored =
-        |path: &PathBuf| read_document(path, data.lossy).is_ok_and(|text| tokenizer.encode(&text).is_ok_and(|ids| ids.len() > 1));
+    let is_short = |path: &PathBuf| path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= LONGEST_SCORED);
+    let can_be_scored = |path: &PathBuf| {
+        is_short(path) && read_document(path, data.lossy).is_ok_and(|text| tokenizer.encode(&text).is_ok_and(|ids| ids.len() > 1))
+    };
     if let Some(text) = data.paths.iter().chain([&PathBuf::from("README.md")]).find(|path| can_be_scored(path)) {
         let lossy = if data.lossy { " --lossy" } else { "" };
         commands.push(format!("{program} eval {name}{dir} --text {}{lossy}", quoted(&text.display().to_string())));

@@ -20,7 +20,7 @@ fn prepared(config: &RunConfig, data_dir: &Path, shard_tokens: u64, stop_at: Opt
     let mut said = Vec::new();
     let mut n_encoded = 0;
     let preparation = Preparation { config, data_dir, workspace: data_dir, stop: &stop };
-    let result = prepare_in_shards(&preparation, shard_tokens, &mut |event| match event {
+    let result = prepare_in_shards(&preparation, shard_tokens, None, &mut |event| match event {
         PrepareEvent::Encoded { .. } => {
             n_encoded += 1;
             stop.store(stop_at.is_some_and(|n| n_encoded >= n), Ordering::Relaxed);
@@ -83,6 +83,55 @@ fn what_was_stopped_or_killed_goes_on_and_ends_in_the_same_bytes() {
     assert_eq!(fs_err::read_dir(&data_dir).unwrap().count(), 1, "nothing hidden is left");
 }
 
+/// 12 MB in two long documents and many short ones, with letters of many scripts.
+fn many_scripts(dir: &Path) -> PathBuf {
+    let folder = dir.join("texts");
+    fs_err::create_dir(&folder).unwrap();
+    let line = |i: usize| {
+        format!("Zeile {i}: größer, 日本語のテキスト, it's {}\r\n\tthe  end;{}", i * i, if i.is_multiple_of(7) { "\n" } else { "" })
+    };
+    fs_err::write(folder.join("a.txt"), (0..60_000).map(line).collect::<String>()).unwrap();
+    fs_err::write(folder.join("b.txt"), (0..60_000).map(line).collect::<String>().replace('\n', " ")).unwrap();
+    let row = |i: usize| format!("{}\n", serde_json::json!({ "text": line(i).repeat(1 + i % 9) }));
+    fs_err::write(folder.join("c.jsonl"), (0..8_000).map(row).collect::<String>()).unwrap();
+    folder
+}
+
+#[test]
+fn one_thread_or_many_write_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&many_scripts(dir.path()), &["data.clean={newlines=true,redact=[\"ip\"],dedup=\"exact\"}"]);
+    let all: Vec<_> = [1, 2, 5]
+        .map(|n_threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+            let data_dir = dir.path().join(n_threads.to_string());
+            pool.install(|| prepared(&config, &data_dir, 1 << 19, None).0.map(|data| (files(&data.dir), data.dir))).unwrap()
+        })
+        .into_iter()
+        .map(|(files, dir)| (files, dir.file_name().unwrap().to_owned()))
+        .collect();
+    assert!(all[0].0.len() > 5);
+    assert!(all[1..].iter().all(|other| *other == all[0]));
+}
+
+#[test]
+fn a_long_document_has_the_ids_of_the_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = many_scripts(dir.path());
+    for name in ["a.txt", "b.txt"] {
+        let path = folder.join(name);
+        let text = fs_err::read_to_string(&path).unwrap();
+        for kind in ["bpe", "word", "char"] {
+            let data = prepared(&config(&path, &[&format!("tokenizer.kind={kind}")]), &dir.path().join(name), 1 << 19, None).0.unwrap();
+            let n_training = data.manifest.training.n_bytes as usize;
+            for (shards, text, begins) in [(&data.training, &text[..n_training], true), (&data.validation, &text[n_training..], false)] {
+                let whole = crate::encode_document(&data.tokenizer, text, begins).unwrap();
+                assert!(shards.read(0, shards.n_tokens()) == whole, "{name} as {kind}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_broken_shard_is_named_and_written_again_alone() {
     let dir = tempfile::tempdir().unwrap();
@@ -125,7 +174,7 @@ fn files_that_change_meanwhile_are_noticed() {
         let config = config(&path, &[]);
         let stop = AtomicBool::new(false);
         let preparation = Preparation { config: &config, data_dir: dir.path(), workspace: dir.path(), stop: &stop };
-        let result = prepare_in_shards(&preparation, 1 << 20, &mut |event| {
+        let result = prepare_in_shards(&preparation, 1 << 20, None, &mut |event| {
             if matches!(event, PrepareEvent::Read { .. }) {
                 fs_err::write(&path, after.repeat(100)).unwrap();
             }

@@ -21,6 +21,8 @@ pub(crate) fn write(tokenizer: &Tokenizer) -> String {
             Model::word_level(chars.table()),
         ),
         Tokenizer::Word(words) => (PreTokenizer::WhitespaceSplit, None, Model::word_level(words.table())),
+        #[cfg(feature = "hugging-face")]
+        Tokenizer::Other(other) => return other.json().to_owned(),
     };
     let table = tokenizer.table();
     let file = File {

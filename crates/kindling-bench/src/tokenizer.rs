@@ -186,7 +186,11 @@ pub(crate) fn rust_source() -> anyhow::Result<Vec<u8>> {
     // Bindings that were generated, whatever they say of themselves.
     const GENERATED: [&str; 12] =
         ["windows", "winapi", "web-sys", "js-sys", "libc", "ash", "objc2", "cudarc", "tracel-llvm", "linux-raw-sys", "vk-", "-sys"];
-    let metadata = MetadataCommand::new().other_options(["--locked".to_owned(), "--offline".to_owned()]).exec();
+    let ask = |options: &[&str]| {
+        MetadataCommand::new().other_options(options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>()).exec()
+    };
+    // Packages of other platforms may not be on this machine yet; then cargo fetches them.
+    let metadata = ask(&["--locked", "--offline"]).or_else(|_| ask(&["--locked"]));
     let metadata = metadata.context("cannot ask cargo for the packages; run inside of the workspace, or pass --text FILE")?;
     let mut roots: Vec<_> = metadata
         .packages

@@ -1,6 +1,5 @@
 //! Preparing a corpus, from a file on disk to shards on disk, beside the encoder alone on the same text in memory.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -14,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::machine::machine;
 use crate::process::{measure_self, median, number};
-use crate::tokenizer::rust_source;
+use crate::tokenizer::text_or_rust_source;
 
 /// A config to begin with: of it, what concerns the tokenizer and the data is replaced.
 const CONFIG: &str = include_str!("../../../configs/spark.toml");
@@ -54,17 +53,7 @@ pub(crate) fn command(args: &Args, threads: usize) -> anyhow::Result<()> {
 
 pub(crate) fn report(text: Option<&Path>, tokenizer: &str, rounds: usize, threads: usize) -> anyhow::Result<Value> {
     let folder = tempfile::tempdir().context("cannot make a folder for the measurements")?;
-    let default_text = folder.path().join("rust.txt");
-    let text = match text {
-        Some(text) => text,
-        None => {
-            eprintln!("gathering Rust source");
-            let source = rust_source()?;
-            let mut file = std::fs::File::create(&default_text).context("cannot write the text")?;
-            (0..10).try_for_each(|_| file.write_all(&source)).context("cannot write the text")?;
-            &default_text
-        }
-    };
+    let text = &text_or_rust_source(text, folder.path(), 10)?;
     let n_bytes = std::fs::metadata(text).with_context(|| format!("cannot read `{}`", text.display()))?.len();
     let vocabulary = folder.path().join("tokenizer.json");
     Tokenizer::open(tokenizer)?.save(&vocabulary)?;

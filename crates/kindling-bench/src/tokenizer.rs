@@ -1,6 +1,7 @@
 //! Training and using a byte-level BPE, beside the tokenizers that users would pick instead.
 
 use std::collections::HashSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -86,15 +87,7 @@ pub(crate) fn command(args: &Args, threads: usize) -> anyhow::Result<()> {
 /// Measures everybody in turn.
 pub(crate) fn report(text: Option<&Path>, vocab: usize, peer: Option<&Path>, rounds: usize, threads: usize) -> anyhow::Result<Value> {
     let folder = tempfile::tempdir().context("cannot make a folder for the measurements")?;
-    let default_text = folder.path().join("rust.txt");
-    let text = match text {
-        Some(text) => text,
-        None => {
-            eprintln!("gathering Rust source");
-            std::fs::write(&default_text, rust_source()?).context("cannot write the text")?;
-            &default_text
-        }
-    };
+    let text = &text_or_rust_source(text, folder.path(), 1)?;
     let bytes = std::fs::read(text).with_context(|| format!("cannot read `{}`", text.display()))?;
     let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     let script = folder.path().join("tokenizer.py");
@@ -180,8 +173,20 @@ pub(crate) fn in_process(args: &InProcess) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A text that is given, or Rust source, so many times, in a folder.
+pub(crate) fn text_or_rust_source(text: Option<&Path>, folder: &Path, n_times: usize) -> anyhow::Result<PathBuf> {
+    if let Some(text) = text {
+        return Ok(text.to_owned());
+    }
+    eprintln!("gathering Rust source");
+    let (source, path) = (rust_source()?, folder.join("rust.txt"));
+    let mut file = std::fs::File::create(&path).context("cannot write the text")?;
+    (0..n_times).try_for_each(|_| file.write_all(&source)).context("cannot write the text")?;
+    Ok(path)
+}
+
 /// Rust source of the packages that this workspace is built from, up to 100 MB: without what was generated, and each file once.
-pub(crate) fn rust_source() -> anyhow::Result<Vec<u8>> {
+fn rust_source() -> anyhow::Result<Vec<u8>> {
     const MOST_BYTES: usize = 100_000_000;
     // Bindings that were generated, whatever they say of themselves.
     const GENERATED: [&str; 12] =

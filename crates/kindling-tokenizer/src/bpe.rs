@@ -4,7 +4,6 @@ mod cache;
 mod merge;
 mod pairs;
 
-use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
 use crate::TokenizerError;
@@ -118,20 +117,20 @@ impl Bpe {
         } else {
             vec![text]
         };
-        if let [text] = chunks[..] {
-            return self.encode_chunk(text, ids);
-        }
-        let encoded: Vec<Result<Vec<u32>, TokenizerError>> = chunks.par_iter().map(|chunk| self.encode_alone(chunk)).collect();
-        for chunk in encoded {
-            ids.extend(chunk?);
-        }
-        Ok(())
+        self.encode_chunks(&chunks, ids)
     }
 
-    fn encode_alone(&self, chunk: &str) -> Result<Vec<u32>, TokenizerError> {
-        let mut ids = Vec::with_capacity(chunk.len() / 3 + 1);
-        self.encode_chunk(chunk, &mut ids)?;
-        Ok(ids)
+    /// The first half goes straight behind `ids`, and the second is copied there once another thread, or this one, is done with it.
+    fn encode_chunks(&self, chunks: &[&str], ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        if let [chunk] = chunks {
+            return self.encode_chunk(chunk, ids);
+        }
+        let (first, second) = chunks.split_at(chunks.len() / 2);
+        let mut behind = Vec::with_capacity(second.iter().map(|chunk| chunk.len()).sum::<usize>() / 3 + 1);
+        let (first, second) = rayon::join(|| self.encode_chunks(first, ids), || self.encode_chunks(second, &mut behind));
+        first.and(second)?;
+        ids.append(&mut behind);
+        Ok(())
     }
 
     fn encode_chunk(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {

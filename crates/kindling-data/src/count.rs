@@ -104,7 +104,7 @@ mod tests {
             fs_err::write(&path, "größer as a line\n".repeat(n_lines)).unwrap();
             for max in [0, 4, 1000, 1_700_000] {
                 let mut counts = PreTokenCounts::new(SplitPattern::Gpt2).with_max_document_bytes(Some(max));
-                let stats = count_files(&[path.clone()], &[], options, &mut counts, &mut |_, _| {}).unwrap();
+                let stats = count_files(std::slice::from_ref(&path), &[], options, &mut counts, &mut |_, _| {}).unwrap();
                 let most = max.min(19 * n_lines) as u64;
                 assert!((most.saturating_sub(1)..=most).contains(&stats.n_bytes), "{} of {most}, {n_lines} lines", stats.n_bytes);
             }

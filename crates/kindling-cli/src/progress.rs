@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use kindling_data::{CorpusStats, PrepareEvent, StepReport};
+use kindling_data::{CleaningStep, CorpusStats, PrepareEvent, StepReport};
 use kindling_train::TrainEvent;
 
 use crate::output::count;
@@ -226,15 +226,14 @@ pub(crate) fn left_out(stats: &CorpusStats, cleaning: &[StepReport]) -> Vec<Stri
         }
     }
     for step in cleaning {
-        let what = match &*step.step {
-            "newlines" => "had line ends turned into \\n",
-            "nfc" => "were composed (NFC)",
-            "redact" => "were redacted",
-            "stop_words" => "lost stop words",
-            "length" => "were dropped by their length",
-            "exact" => "were dropped because another has the same text",
-            "near" => "were dropped because another is nearly the same",
-            other => other,
+        let what = match step.step {
+            CleaningStep::Newlines => "had line ends turned into \\n",
+            CleaningStep::Nfc => "were composed (NFC)",
+            CleaningStep::Redact => "were redacted",
+            CleaningStep::StopWords => "lost stop words",
+            CleaningStep::Length => "were dropped by their length",
+            CleaningStep::Exact => "were dropped because another has the same text",
+            CleaningStep::Near => "were dropped because another is nearly the same",
         };
         let n_documents = step.documents_dropped + step.documents_changed;
         if n_documents > 0 {

@@ -55,6 +55,23 @@ pub enum Redaction {
     Key,
 }
 
+impl Redaction {
+    /// All of them, in their order.
+    pub const ALL: [Self; 4] = [Self::Email, Self::Phone, Self::Ip, Self::Key];
+}
+
+/// As a configuration spells it.
+impl std::fmt::Display for Redaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Email => "email",
+            Self::Phone => "phone",
+            Self::Ip => "ip",
+            Self::Key => "key",
+        })
+    }
+}
+
 /// Which repeated documents are dropped; the first one stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -186,21 +186,19 @@ struct Auditor<'a> {
     overlap: Vec<(String, String, String)>,
 }
 
-const KINDS: [Redaction; 4] = [Redaction::Email, Redaction::Phone, Redaction::Ip, Redaction::Key];
-
 impl<'a> Auditor<'a> {
     fn new(corpus: &'a Corpus<'a>, options: AuditOptions) -> Self {
         Self {
             corpus,
             options,
-            redactor: Redactor::new(&KINDS),
+            redactor: Redactor::new(&Redaction::ALL),
             document: None,
             origins: Vec::new(),
             seen: HashMap::new(),
             near_index: NearIndex::new(options.near_similarity),
             exact: Repeats::default(),
             near: Repeats::default(),
-            personal: KINDS.map(|kind| Personal { kind, n_found: 0, n_documents: 0, examples: Vec::new() }),
+            personal: Redaction::ALL.map(|kind| Personal { kind, n_found: 0, n_documents: 0, examples: Vec::new() }),
             held_out: Vec::new(),
             is_contaminated: Vec::new(),
             passages: HashMap::new(),

@@ -12,35 +12,13 @@ use self::stop_words::StopWords;
 pub(crate) use self::stop_words::UnknownLanguage;
 use kindling_config::CleanConfig;
 
+use crate::CleaningStep;
+
 pub(crate) mod redact;
 mod stop_words;
 
-/// The steps that change texts, in the order in which they are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// `\r\n` and lone `\r` become `\n`.
-    Newlines,
-    /// Normalization Form C (UAX #15).
-    Nfc,
-    /// Data of persons and machines are replaced.
-    Redact,
-    /// Frequent words are removed.
-    StopWords,
-}
-
-impl Step {
-    pub(crate) const ALL: [Self; 4] = [Self::Newlines, Self::Nfc, Self::Redact, Self::StopWords];
-
-    /// The key of the configuration that asks for it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Newlines => "newlines",
-            Self::Nfc => "nfc",
-            Self::Redact => "redact",
-            Self::StopWords => "stop_words",
-        }
-    }
-}
+/// The steps that change texts, in their order.
+pub(crate) const CHANGING: [CleaningStep; 4] = [CleaningStep::Newlines, CleaningStep::Nfc, CleaningStep::Redact, CleaningStep::StopWords];
 
 /// What a step did to a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,9 +31,9 @@ pub(crate) struct Change {
 /// What all the steps did to a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
-    /// By [`Step`].
+    /// By [`CHANGING`].
     pub(crate) steps: [Change; 4],
-    /// How often data were replaced, by [`kindling_config::Redaction`]: e-mail addresses, telephone numbers, IP addresses, keys.
+    /// How often data were replaced, by [`kindling_config::Redaction`].
     pub(crate) redacted: [u64; 4],
 }
 
@@ -113,18 +91,20 @@ impl Cleaner {
     }
 
     /// The steps that are taken, in their order.
-    pub(crate) fn active(&self) -> impl Iterator<Item = Step> {
+    pub(crate) fn active(&self) -> impl Iterator<Item = CleaningStep> {
         let active = [self.newlines, self.nfc, self.redactor.is_some(), self.stop_words.is_some()];
-        Step::ALL.into_iter().zip(active).filter_map(|(step, active)| active.then_some(step))
+        CHANGING.into_iter().zip(active).filter_map(|(step, active)| active.then_some(step))
     }
 
     /// What `step` makes of a text, or None where it leaves it as it is.
-    fn take(&self, step: Step, text: &str, redacted: &mut [u64; 4]) -> Option<String> {
+    fn take(&self, step: CleaningStep, text: &str, redacted: &mut [u64; 4]) -> Option<String> {
         let after = match step {
-            Step::Newlines => newlines(text),
-            Step::Nfc => const { ComposingNormalizerBorrowed::new_nfc() }.normalize(text),
-            Step::Redact => self.redactor.as_ref()?.redact(text, redacted),
-            Step::StopWords => self.stop_words.as_ref()?.remove(text),
+            CleaningStep::Newlines => newlines(text),
+            CleaningStep::Nfc => const { ComposingNormalizerBorrowed::new_nfc() }.normalize(text),
+            CleaningStep::Redact => self.redactor.as_ref()?.redact(text, redacted),
+            CleaningStep::StopWords => self.stop_words.as_ref()?.remove(text),
+            // These change no text.
+            CleaningStep::Length | CleaningStep::Exact | CleaningStep::Near => return None,
         };
         match after {
             Cow::Borrowed(_) => None,
@@ -161,7 +141,7 @@ mod tests {
         CleanConfig {
             newlines: true,
             nfc: true,
-            redact: vec![Redaction::Email, Redaction::Phone, Redaction::Ip, Redaction::Key],
+            redact: Redaction::ALL.to_vec(),
             stop_words: vec!["en".into(), "zh".into(), "th".into()],
             ..CleanConfig::default()
         }
@@ -195,7 +175,7 @@ mod tests {
     #[test]
     fn steps_are_taken_in_their_order_and_told_apart() {
         let cleaner = Cleaner::new(&all()).unwrap().unwrap();
-        assert_eq!(cleaner.active().map(Step::name).collect::<Vec<_>>(), ["newlines", "nfc", "redact", "stop_words"]);
+        assert_eq!(cleaner.active().collect::<Vec<_>>(), CHANGING);
         let (cleaned, changes) = cleaner.clean("the cafe\u{301} at ada@example.com\r\n10.0.0.1");
         assert_eq!(cleaned, "caf\u{e9} <email>\n<ip>");
         assert_eq!(changes.steps.map(|step| step.bytes), [-1, -1, -8 - 4, -4 - 3]);

@@ -72,6 +72,13 @@ impl Files {
         Self::new(files, is_split, spooled)
     }
 
+    /// Whether a configuration names standard input.
+    pub(crate) fn reads_standard_input(config: &DataConfig) -> bool {
+        let sources = config.sources.iter().flat_map(|source| &source.paths);
+        let mut paths = config.paths.iter().chain(&config.validation_paths).chain(sources);
+        paths.any(|path| standard_input(&path.to_string_lossy()).is_some())
+    }
+
     /// What paths name.
     pub(crate) fn find(paths: &[PathBuf], exclude: &[String]) -> Result<Self, DataError> {
         let mut spooled = Vec::new();
@@ -99,7 +106,7 @@ fn expand(paths: &[PathBuf], exclude: &[String], spool: &Path, spooled: &mut Vec
     let mut found = Vec::new();
     for path in paths {
         let text = path.to_string_lossy();
-        if let Some(suffix) = text.strip_prefix('-').filter(|suffix| suffix.is_empty() || suffix.starts_with('.')) {
+        if let Some(suffix) = standard_input(&text) {
             let file = kept(&mut std::io::stdin().lock(), suffix, spool)?;
             found.push(Found::new(file.to_path_buf(), format!("stdin{suffix}"), true));
             spooled.push(file);
@@ -128,6 +135,11 @@ fn expand(paths: &[PathBuf], exclude: &[String], spool: &Path, spooled: &mut Vec
     found.sort_by_cached_key(place);
     found.dedup_by_key(|file| place(file));
     Ok(found)
+}
+
+/// The ending that a path gives standard input, if it means that.
+fn standard_input(path: &str) -> Option<&str> {
+    path.strip_prefix('-').filter(|suffix| suffix.is_empty() || suffix.starts_with('.'))
 }
 
 /// What can be read once, as a file, which is removed with what comes back.

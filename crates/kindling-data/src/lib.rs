@@ -34,7 +34,7 @@ pub use error::DataError;
 pub use manifest::{Prepared, PreparedManifest, ShardManifest, SourceManifest, SplitManifest};
 pub use prepare::{Preparation, PrepareEvent, prepare, rebuild};
 pub use read::{ReadOptions, read_document};
-pub use report::{CorpusStats, StepReport};
+pub use report::{CleaningStep, CorpusStats, StepReport};
 pub use shard::{SHARD_VERSION, ShardWriter};
 pub use shards::Shards;
 pub use stretch::Place;

@@ -114,7 +114,7 @@ pub fn prepare(preparation: &Preparation<'_>, progress: &mut ProgressFn<'_>) -> 
 /// As [`Prepared::open`] if they are not, or as [`prepare()`].
 pub fn rebuild(preparation: &Preparation<'_>, dir: &Path, progress: &mut ProgressFn<'_>) -> Result<Prepared, DataError> {
     // What came by a pipe does not come again.
-    if preparation.config.data.paths.iter().any(|path| path.to_string_lossy().starts_with('-')) {
+    if Files::reads_standard_input(&preparation.config.data) {
         return Prepared::open(dir);
     }
     prepare_in_shards(preparation, SHARD_TOKENS, Some(dir), progress)
@@ -156,7 +156,9 @@ fn prepare_in_shards(
     let prepared = if Prepared::is_complete(&dir) {
         let opened = open_or_rebuild(preparation, &corpus, &scan, &dir, progress);
         workplace.remove()?;
-        opened?
+        let opened = opened?;
+        check_sizes(&opened.manifest.training, &opened.manifest.validation, config)?;
+        opened
     } else {
         if dir.is_dir() {
             // Without a manifest it is what somebody left of a folder of the same text and settings.
@@ -178,7 +180,6 @@ fn prepare_in_shards(
         workplace.rename(&dir)?;
         Prepared { reused: false, ..Prepared::open(&dir)? }
     };
-    check_sizes(&prepared.manifest.training, &prepared.manifest.validation, config)?;
     Ok(prepared)
 }
 
@@ -325,7 +326,6 @@ fn make_tokenizer(
     let config = &preparation.config.tokenizer;
     let special_tokens = vec![END_OF_TEXT.to_owned()];
     let vocab_size = config.vocab_size.unwrap_or_default();
-    let at_space: &SafeCut<'_> = &|text| text.char_indices().rfind(|(_, c)| c.is_whitespace()).map(|(at, c)| at + c.len_utf8());
     match config.kind {
         TokenizerKind::Bpe => {
             let trainer = BpeTrainer { special_tokens, ..BpeTrainer::new(vocab_size) };
@@ -339,7 +339,7 @@ fn make_tokenizer(
         }
         TokenizerKind::Char => {
             let mut characters = Characters::default();
-            count_texts(preparation, corpus, scan, false, at_space, progress, &mut |texts| {
+            count_texts(preparation, corpus, scan, false, &|text| Some(text.len()), progress, &mut |texts| {
                 characters.add(texts);
                 Ok(())
             })?;
@@ -349,7 +349,7 @@ fn make_tokenizer(
         }
         TokenizerKind::Word => {
             let mut counts = WordCounts::default();
-            count_texts(preparation, corpus, scan, true, at_space, progress, &mut |texts| {
+            count_texts(preparation, corpus, scan, true, &WordCounts::last_safe_cut, progress, &mut |texts| {
                 counts.add(texts);
                 Ok(())
             })?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kindling_config::Redaction;
 use serde::{Deserialize, Serialize};
 
 /// What was read, and what was left out.
@@ -30,12 +31,32 @@ pub struct CorpusStats {
     pub damaged_skipped: usize,
 }
 
+/// A step of cleaning. They are taken in this order: those up to `StopWords` change texts, the others drop documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CleaningStep {
+    /// `\r\n` and lone `\r` become `\n`.
+    Newlines,
+    /// Normalization Form C (UAX #15).
+    Nfc,
+    /// Data of persons and machines are replaced.
+    Redact,
+    /// Frequent words are removed.
+    StopWords,
+    /// Documents that are too short or too long, and those of which nothing is left.
+    Length,
+    /// Documents with the text of an earlier one.
+    Exact,
+    /// Documents with nearly the words of an earlier one.
+    Near,
+}
+
 /// What a step of cleaning took in, dropped and changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepReport {
-    /// `newlines`, `nfc`, `redact`, `stop_words`, `length`, `exact` or `near`.
-    pub step: String,
+    /// Which one.
+    pub step: CleaningStep,
     /// Documents in.
     pub n_documents: usize,
     /// Bytes of text in.
@@ -50,10 +71,23 @@ pub struct StepReport {
     pub bytes_changed: i64,
     /// For `redact`: how many of each kind.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub redacted: BTreeMap<String, u64>,
+    pub redacted: BTreeMap<Redaction, u64>,
 }
 
 impl StepReport {
+    pub(crate) fn new(step: CleaningStep) -> Self {
+        Self {
+            step,
+            n_documents: 0,
+            n_bytes: 0,
+            documents_dropped: 0,
+            bytes_dropped: 0,
+            documents_changed: 0,
+            bytes_changed: 0,
+            redacted: BTreeMap::new(),
+        }
+    }
+
     /// Bytes of text that go on to the next step.
     pub fn bytes_out(&self) -> u64 {
         (self.n_bytes - self.bytes_dropped).saturating_add_signed(self.bytes_changed)

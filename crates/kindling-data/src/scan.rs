@@ -3,15 +3,15 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use kindling_config::{DataConfig, Dedup, Split};
+use kindling_config::{DataConfig, Dedup, Redaction, Split};
 use rayon::prelude::*;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
 
-use crate::clean::{Changes, Cleaner, Step};
+use crate::clean::{CHANGING, Changes, Cleaner};
 use crate::files::{Files, Found};
 use crate::near::{NearIndex, Signature};
 use crate::read::{Batch, Piece, for_each_batch};
-use crate::{CorpusStats, DataError, ReadOptions, StepReport};
+use crate::{CleaningStep, CorpusStats, DataError, ReadOptions, StepReport};
 
 /// A corpus that can be read as often as need be, and what is done to its texts.
 pub(crate) struct Corpus<'a> {
@@ -155,7 +155,6 @@ impl<'t> Facts<'t> {
 #[derive(Default)]
 struct Unfinished {
     n_bytes: u64,
-    n_cleaned: u64,
     n_characters: u64,
     changes: Changes,
     cleaned: Xxh3,
@@ -184,27 +183,27 @@ struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     fn new(corpus: &'a Corpus<'a>) -> Self {
         let clean = &corpus.config.clean;
-        let mut names: Vec<&str> = corpus.cleaner.iter().flat_map(|cleaner| cleaner.active().map(Step::name)).collect();
+        let mut steps: Vec<CleaningStep> = corpus.cleaner.iter().flat_map(Cleaner::active).collect();
         if corpus.cleaner.is_some() || clean.min_chars > 0 || clean.max_chars > 0 {
-            names.push("length");
+            steps.push(CleaningStep::Length);
         }
         // Licences, READMEs and vendored copies repeat across packages.
         let is_packages = corpus.config.sources.is_empty() && corpus.config.paths.is_empty();
         if clean.dedup != Dedup::Off || is_packages {
-            names.push("exact");
+            steps.push(CleaningStep::Exact);
         }
         if clean.dedup == Dedup::Near {
-            names.push("near");
+            steps.push(CleaningStep::Near);
         }
-        let has = |name| names.contains(&name);
+        let has = |step| steps.contains(&step);
         Self {
             corpus,
-            wants: Wants { characters: has("length"), hash: has("exact"), signature: has("near") },
+            wants: Wants { characters: has(CleaningStep::Length), hash: has(CleaningStep::Exact), signature: has(CleaningStep::Near) },
             hash: CorpusHash::default(),
             document: Unfinished::default(),
-            steps: names.into_iter().map(|name| StepReport { step: name.to_owned(), ..StepReport::default() }).collect(),
+            near: has(CleaningStep::Near).then(|| NearIndex::new(clean.near_similarity)),
+            steps: steps.into_iter().map(StepReport::new).collect(),
             seen: HashSet::new(),
-            near: (clean.dedup == Dedup::Near).then(|| NearIndex::new(clean.near_similarity)),
             sides: Vec::new(),
             sources: Xxh3::new(),
             n_kept: 0,
@@ -221,7 +220,6 @@ impl<'a> Scanner<'a> {
         }
         let document = &mut self.document;
         document.n_bytes += piece.text.len() as u64;
-        document.n_cleaned += facts.cleaned.len() as u64;
         document.n_characters += facts.n_characters;
         document.changes.add(&facts.changes);
         if self.wants.hash && facts.cleaned_hash.is_none() {
@@ -247,27 +245,26 @@ impl<'a> Scanner<'a> {
         for report in &mut self.steps {
             report.n_documents += 1;
             report.n_bytes += n_bytes;
-            let drops = match &*report.step {
-                "length" => {
+            let drops = match report.step {
+                CleaningStep::Length => {
                     let most = if clean.max_chars == 0 { u64::MAX } else { clean.max_chars };
                     // What nothing is left of is no document.
                     !(clean.min_chars.max(1)..=most).contains(&document.n_characters)
                 }
-                "exact" => !self.seen.insert(cleaned_hash.unwrap_or_else(|| document.cleaned.digest128())),
-                "near" => match (&mut self.near, &document.signature) {
+                CleaningStep::Exact => !self.seen.insert(cleaned_hash.unwrap_or_else(|| document.cleaned.digest128())),
+                CleaningStep::Near => match (&mut self.near, &document.signature) {
                     (Some(near), Some(signature)) => near.insert(number as u64, signature).is_some(),
                     _ => false,
                 },
-                _ => {
-                    if let Some((step, change)) = Step::ALL.iter().zip(&document.changes.steps).find(|(step, _)| step.name() == report.step)
-                    {
+                step => {
+                    if let Some((_, change)) = CHANGING.iter().zip(&document.changes.steps).find(|(changing, _)| **changing == step) {
                         report.documents_changed += usize::from(change.changed);
                         report.bytes_changed += change.bytes;
                         n_bytes = n_bytes.saturating_add_signed(change.bytes);
-                        if *step == Step::Redact {
-                            for (kind, n) in ["email", "phone", "ip", "key"].iter().zip(document.changes.redacted) {
-                                *report.redacted.entry((*kind).to_owned()).or_default() += n;
-                            }
+                    }
+                    if step == CleaningStep::Redact {
+                        for (kind, n) in Redaction::ALL.into_iter().zip(document.changes.redacted) {
+                            *report.redacted.entry(kind).or_default() += n;
                         }
                     }
                     false
@@ -309,7 +306,7 @@ impl<'a> Scanner<'a> {
         stats.hash = self.hash.hex();
         stats.n_documents = self.n_kept;
         stats.n_bytes = self.bytes_kept;
-        stats.identical_dropped = self.steps.iter().find(|step| step.step == "exact").map_or(0, |step| step.documents_dropped);
+        stats.identical_dropped = self.steps.iter().find(|step| step.step == CleaningStep::Exact).map_or(0, |step| step.documents_dropped);
         let mut tail = None;
         if !self.corpus.files.is_split {
             match config.split.unwrap_or(if self.n_kept == 1 { Split::Tail } else { Split::Document }) {

@@ -65,8 +65,11 @@ pub(crate) fn write_splits(
         counts.add(stretch);
         stretch.place >= from
     };
-    for_each_encoded_batch(writing, encoded, &mut wanted, &mut |batch| batch.into_iter().try_for_each(|stretch| sides.write(stretch)))?;
-    sides.settle()?;
+    let mut write = |batch: Vec<Encoded>| batch.into_iter().try_for_each(|stretch| sides.write(stretch));
+    let written = for_each_encoded_batch(writing, encoded, &mut wanted, &mut write);
+    // Also after a stop or a mistake: what is finished is to be found.
+    let settled = sides.settle();
+    written.and(settled)?;
     sides.training.finish_shard()?;
     sides.validation.finish_shard()?;
     sides.settle()?;

@@ -221,6 +221,12 @@ impl WordCounts {
         }
     }
 
+    /// The last place at which a text can be cut, whatever follows it, so that its words are those of both parts.
+    #[must_use]
+    pub fn last_safe_cut(text: &str) -> Option<usize> {
+        text.char_indices().rfind(|(_, c)| c.is_whitespace()).map(|(at, c)| at + c.len_utf8())
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0.iter().map(|(word, &count)| (&**word, count))
     }

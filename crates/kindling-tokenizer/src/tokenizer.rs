@@ -10,7 +10,7 @@ use crate::special::{self, Part, SpecialTokens};
 use crate::split::SplitPattern;
 use crate::table::TokenTable;
 use crate::tiktoken::{self, Published};
-use crate::{Bpe, CharVocab, StreamDecoder, TokenizerError, WordVocab, file, gpt2_files, json};
+use crate::{Bpe, CharVocab, StreamDecoder, TokenizerError, WordCounts, WordVocab, file, gpt2_files, json};
 
 /// Text to token ids and back.
 ///
@@ -241,7 +241,7 @@ impl Tokenizer {
         match self {
             Self::Bpe(bpe) => bpe.pattern().last_safe_cut(text.as_bytes()),
             Self::Char(_) => Some(text.len()),
-            Self::Word(_) => text.char_indices().rfind(|(_, c)| c.is_whitespace()).map(|(at, c)| at + c.len_utf8()),
+            Self::Word(_) => WordCounts::last_safe_cut(text),
             #[cfg(feature = "hugging-face")]
             Self::Other(_) => None,
         }

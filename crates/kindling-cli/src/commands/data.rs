@@ -38,9 +38,8 @@ fn told(audit: &Audit) -> String {
         lines.push("personal   no e-mail addresses, telephone numbers, IP addresses or keys".into());
     }
     for personal in &audit.personal {
-        let kind = format!("{:?}", personal.kind).to_lowercase();
         let n_documents = count(personal.n_documents as u64);
-        lines.push(format!("personal   {} of kind `{kind}` in {n_documents} documents", count(personal.n_found)));
+        lines.push(format!("personal   {} of kind `{}` in {n_documents} documents", count(personal.n_found), personal.kind));
         lines.extend(personal.examples.iter().map(|(document, byte, text)| format!("             {document}, byte {byte}: {text}")));
     }
     let overlap = &audit.overlap;

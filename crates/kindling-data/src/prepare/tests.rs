@@ -245,7 +245,7 @@ proptest! {
         let manifest = &data.manifest;
         let (mut n_documents, mut n_bytes) = (documents.len(), documents.iter().map(|text| text.len() as u64).sum::<u64>());
         for step in &manifest.cleaning {
-            prop_assert_eq!((step.n_documents, step.n_bytes), (n_documents, n_bytes), "{}", &step.step);
+            prop_assert_eq!((step.n_documents, step.n_bytes), (n_documents, n_bytes), "{:?}", step.step);
             n_documents -= step.documents_dropped;
             n_bytes = step.bytes_out();
         }

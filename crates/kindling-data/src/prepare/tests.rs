@@ -69,8 +69,13 @@ fn what_was_stopped_or_killed_goes_on_and_ends_in_the_same_bytes() {
         let (result, _) = prepared(&config, &data_dir, 1 << 20, Some(stop_at));
         assert!(matches!(result, Err(DataError::Stopped)));
     }
-    // A kill may leave half a shard, and half a note beside the last whole one.
+    // All that was finished is noted; of each side one shard was open.
     let hidden = fs_err::read_dir(&data_dir).unwrap().next().unwrap().unwrap().path();
+    let n_shards = files(&hidden).iter().filter(|(name, _)| name.extension().is_some_and(|extension| extension == "bin")).count();
+    let noted: serde_json::Value = serde_json::from_slice(&fs_err::read(hidden.join("progress.json")).unwrap()).unwrap();
+    let n_noted: usize = ["training", "validation"].map(|side| noted[side].as_array().unwrap().len()).iter().sum();
+    assert!(n_noted > 0 && n_shards - n_noted <= 2, "{n_noted} of {n_shards} shards");
+    // A kill may leave half a shard, and half a note beside the last whole one.
     fs_err::write(hidden.join("train-00099.bin"), b"half").unwrap();
     fs_err::write(hidden.join(".progress.json"), b"{").unwrap();
     // And a disk that lied may have lost the end of one.
@@ -83,12 +88,13 @@ fn what_was_stopped_or_killed_goes_on_and_ends_in_the_same_bytes() {
     assert_eq!(fs_err::read_dir(&data_dir).unwrap().count(), 1, "nothing hidden is left");
 }
 
-/// 12 MB in two long documents and many short ones, with letters of many scripts.
+/// 12 MB in two long documents and many short ones, with letters of many scripts. Lines are indented: a line feed and the spaces behind
+/// it belong together, so that no line's end is a place to cut.
 fn many_scripts(dir: &Path) -> PathBuf {
     let folder = dir.join("texts");
     fs_err::create_dir(&folder).unwrap();
     let line = |i: usize| {
-        format!("Zeile {i}: größer, 日本語のテキスト, it's {}\r\n\tthe  end;{}", i * i, if i.is_multiple_of(7) { "\n" } else { "" })
+        format!("    Zeile {i}: größer, 日本語のテキスト, it's {}\r\n\t  the  end;{}", i * i, if i.is_multiple_of(7) { "\n" } else { "" })
     };
     fs_err::write(folder.join("a.txt"), (0..60_000).map(line).collect::<String>()).unwrap();
     fs_err::write(folder.join("b.txt"), (0..60_000).map(line).collect::<String>().replace('\n', " ")).unwrap();
@@ -169,7 +175,7 @@ fn another_process_is_waited_for_and_its_work_is_used() {
 fn files_that_change_meanwhile_are_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.txt");
-    for after in ["other words\n", "one word\n"] {
+    for after in ["other words\n", "one word\n", "same words\n"] {
         fs_err::write(&path, "some words\n".repeat(100)).unwrap();
         let config = config(&path, &[]);
         let stop = AtomicBool::new(false);

@@ -553,9 +553,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.txt");
         fs_err::write(&path, &bytes).unwrap();
-        let mut stats = CorpusStats::default();
-        assert_eq!(documents(&[Found::new(path, "a.txt".into(), false)], OPTIONS, &mut stats).unwrap(), []);
-        assert_eq!(stats.binary_skipped, 1);
+        let (mut stats, mut n_pieces) = (CorpusStats::default(), 0);
+        let files = [Found::new(path, "a.txt".into(), false)];
+        for_each_batch(&files, OPTIONS, &mut stats, &mut |batch| {
+            n_pieces += batch.pieces.len();
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((n_pieces, stats.binary_skipped), (0, 1));
         let row = [b"{\"text\":\"a\"}\n".repeat(200_000), b"{\"txt\":1}\n".to_vec()].concat();
         assert!(read("a.jsonl", &row, OPTIONS).0.unwrap_err().to_string().contains("line 200001: no field"));
     }

@@ -65,17 +65,20 @@ fn what_was_stopped_or_killed_goes_on_and_ends_in_the_same_bytes() {
     assert!(whole.len() > 20, "{} files", whole.len());
 
     let data_dir = dir.path().join("stopped");
+    let hidden = || fs_err::read_dir(&data_dir).unwrap().next().unwrap().unwrap().path();
+    let mut n_before = 0;
     for stop_at in [1, 2, 1] {
         let (result, _) = prepared(&config, &data_dir, 1 << 20, Some(stop_at));
         assert!(matches!(result, Err(DataError::Stopped)));
+        // All that was finished is noted. A shard gets its header when it is.
+        let n_finished = files(&hidden()).iter().filter(|(_, bytes)| bytes.starts_with(b"KNDLSHRD")).count();
+        let noted: serde_json::Value = serde_json::from_slice(&fs_err::read(hidden().join("progress.json")).unwrap()).unwrap();
+        let n_noted: usize = ["training", "validation"].map(|side| noted[side].as_array().unwrap().len()).iter().sum();
+        assert!(n_noted == n_finished && (n_noted > 0) == (stop_at > 1 || n_before > 0), "{n_noted} of {n_finished} shards");
+        n_before = n_noted;
     }
-    // All that was finished is noted. A shard gets its header when it is.
-    let hidden = fs_err::read_dir(&data_dir).unwrap().next().unwrap().unwrap().path();
-    let n_finished = files(&hidden).iter().filter(|(_, bytes)| bytes.starts_with(b"KNDLSHRD")).count();
-    let noted: serde_json::Value = serde_json::from_slice(&fs_err::read(hidden.join("progress.json")).unwrap()).unwrap();
-    let n_noted: usize = ["training", "validation"].map(|side| noted[side].as_array().unwrap().len()).iter().sum();
-    assert!(n_noted > 0 && n_noted == n_finished, "{n_noted} of {n_finished} shards");
     // A kill may leave half a shard, and half a note beside the last whole one.
+    let hidden = hidden();
     fs_err::write(hidden.join("train-00099.bin"), b"half").unwrap();
     fs_err::write(hidden.join(".progress.json"), b"{").unwrap();
     // And a disk that lied may have lost the end of one.

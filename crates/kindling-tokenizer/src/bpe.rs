@@ -3,6 +3,7 @@
 mod cache;
 mod merge;
 mod pairs;
+mod share;
 
 use rustc_hash::FxHashMap;
 
@@ -13,8 +14,8 @@ use cache::{Cache, CachePool};
 pub(crate) use merge::Merge;
 use merge::Rules;
 
-/// The least and the most of a long text that one task takes. The ids do not depend on it.
-const CHUNK_BYTES: (usize, usize) = (1 << 14, 1 << 18);
+/// A text of this size is encoded on several threads. The ids do not depend on it.
+const SHARED_BYTES: usize = 1 << 14;
 
 /// A byte-level BPE vocabulary: every byte is a token, so every text can be encoded, and so can bytes that are no text.
 ///
@@ -111,29 +112,11 @@ impl Bpe {
 
     /// As [`encode`](Self::encode), behind what `ids` holds.
     fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let n_threads = rayon::current_num_threads();
-        let chunks = if text.len() >= 2 * CHUNK_BYTES.0 && n_threads > 1 {
-            self.pattern.chunks(text, (text.len() / (2 * n_threads)).clamp(CHUNK_BYTES.0, CHUNK_BYTES.1))
-        } else {
-            vec![text]
-        };
-        self.encode_chunks(&chunks, ids)
+        let encode = |text: &str, ids: &mut Vec<u32>| self.encode_alone(text, ids);
+        if text.len() < SHARED_BYTES { encode(text, ids) } else { share::encode(text, &self.pattern, ids, encode) }
     }
 
-    /// The first half goes straight behind `ids`, and the second is copied there once another thread, or this one, is done with it.
-    fn encode_chunks(&self, chunks: &[&str], ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        if let [chunk] = chunks {
-            return self.encode_chunk(chunk, ids);
-        }
-        let (first, second) = chunks.split_at(chunks.len() / 2);
-        let mut behind = Vec::with_capacity(second.iter().map(|chunk| chunk.len()).sum::<usize>() / 3 + 1);
-        let (first, second) = rayon::join(|| self.encode_chunks(first, ids), || self.encode_chunks(second, &mut behind));
-        first.and(second)?;
-        ids.append(&mut behind);
-        Ok(())
-    }
-
-    fn encode_chunk(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
+    fn encode_alone(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let mut cache = self.caches.take();
         let result = self.encode_with(text, &mut cache, ids);
         self.caches.give_back(cache);
@@ -149,9 +132,11 @@ impl Bpe {
                 let n_done;
                 (n_done, start) = cache.append_known(bytes, start, ends, ids);
                 let Some((&end, rest)) = ends[n_done..].split_first() else { break };
-                let before = ids.len();
-                self.encode_piece(&bytes[start..end], ids);
-                cache.put(bytes, start, end, &ids[before..]);
+                if !cache.append_other(&bytes[start..end], ids) {
+                    let before = ids.len();
+                    self.encode_piece(&bytes[start..end], ids);
+                    cache.put(bytes, start, end, &ids[before..]);
+                }
                 (start, ends) = (end, rest);
             }
         }

@@ -168,6 +168,11 @@ impl SplitPattern {
         regex.parse()
     }
 
+    /// Whether [`last_safe_cut`](Self::last_safe_cut) can find one.
+    pub(crate) fn has_safe_cuts(&self) -> bool {
+        !matches!(self, Self::Regex(_))
+    }
+
     /// Parts of at most about `size` bytes whose pre-tokens together are those of the whole text.
     pub(crate) fn chunks<'t>(&self, mut text: &'t str, size: usize) -> Vec<&'t str> {
         let mut chunks = Vec::new();

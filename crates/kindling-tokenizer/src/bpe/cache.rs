@@ -1,10 +1,13 @@
 //! Remembers what short pre-tokens became, from text to text. Merges nothing.
 //!
 //! Most pre-tokens have come before. A thread that encodes takes a cache from the pool of its vocabulary and gives it back,
-//! so that the next text finds it filled. A cache has a fixed size: two pre-tokens share a pair of places, and a third drives
-//! out the one that came longer ago.
+//! so that the next text finds it filled. A cache has a bounded size: of those that are short, two share a pair of places, and a
+//! third drives out the one that came longer ago; of the others, the last one stays.
 
+use std::hash::Hasher;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use rustc_hash::FxHasher;
 
 use crate::key::{Key, place, short_key};
 use crate::split::ENDS;
@@ -41,12 +44,24 @@ struct Long {
     ids: [u32; MOST_IDS],
 }
 
+/// A pre-token of more bytes or more ids.
+#[derive(Clone, Debug, Default)]
+struct Other {
+    bytes: Vec<u8>,
+    ids: Vec<u32>,
+}
+
 const NONE: u32 = u32::MAX;
 const MOST_IDS: usize = 4;
-/// 1 MiB.
-const SHORT_LOG2: u32 = 16;
-/// 1 MiB.
-const LONG_LOG2: u32 = 15;
+/// 512 KiB.
+const SHORT_LOG2: u32 = 15;
+/// 512 KiB.
+const LONG_LOG2: u32 = 14;
+
+/// A few hundred KiB, and 3 MiB at most.
+const OTHER_LOG2: u32 = 12;
+/// Bytes of the longest pre-token that is remembered.
+const LONGEST: usize = 128;
 
 /// Room for the ids of all pre-tokens of one call, and for one copy more.
 const STAGE: usize = MOST_IDS * (ENDS + 1);
@@ -56,13 +71,14 @@ const STAGE: usize = MOST_IDS * (ENDS + 1);
 pub(super) struct Cache {
     short: Box<[Short; 1 << SHORT_LOG2]>,
     long: Box<[Long; 1 << LONG_LOG2]>,
+    other: Box<[Other; 1 << OTHER_LOG2]>,
     /// Ids that wait to be appended, for pre-tokens of one call and a little more.
     stage: Box<[u32; STAGE]>,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { short: table(), long: table(), stage: table() }
+        Self { short: table(), long: table(), other: table(), stage: table() }
     }
 }
 
@@ -96,6 +112,16 @@ impl Cache {
         (n_done, start)
     }
 
+    /// Appends the ids of one pre-token that [`append_known`](Self::append_known) does not know. Returns whether it is known here.
+    pub(super) fn append_other(&mut self, piece: &[u8], ids: &mut Vec<u32>) -> bool {
+        let found = &self.other[other_place(piece)];
+        let is_known = found.bytes == piece;
+        if is_known {
+            ids.extend_from_slice(&found.ids);
+        }
+        is_known
+    }
+
     /// Remembers what the pre-token `bytes[start..end]` became, if that is short enough.
     pub(super) fn put(&mut self, bytes: &[u8], start: usize, end: usize, ids: &[u32]) {
         if end - start < 8 && ids.len() <= 2 {
@@ -111,6 +137,14 @@ impl Cache {
             let mut entry = Long { key, ids: [NONE; MOST_IDS] };
             entry.ids[..ids.len()].copy_from_slice(ids);
             self.long[at ^ 1] = std::mem::replace(&mut self.long[at], entry);
+        } else if end - start <= LONGEST {
+            let piece = &bytes[start..end];
+            let entry = &mut self.other[other_place(piece)];
+            // What stood there lends its room.
+            entry.bytes.clear();
+            entry.bytes.extend_from_slice(piece);
+            entry.ids.clear();
+            entry.ids.extend_from_slice(ids);
         }
     }
 }
@@ -142,8 +176,14 @@ fn find_long(long: &mut [Long; 1 << LONG_LOG2], key: Key) -> Option<[u32; MOST_I
     (!key.is_none()).then(|| long[at].ids)
 }
 
+fn other_place(piece: &[u8]) -> usize {
+    let mut hasher = FxHasher::default();
+    hasher.write(piece);
+    place(hasher.finish(), OTHER_LOG2)
+}
+
 /// A table in the heap, made there: it does not fit on the stack.
-pub(super) fn table<T: Copy + Default, const N: usize>() -> Box<[T; N]> {
+pub(super) fn table<T: Clone + Default, const N: usize>() -> Box<[T; N]> {
     match vec![T::default(); N].into_boxed_slice().try_into() {
         Ok(table) => table,
         Err(_) => unreachable!("it has N entries"),

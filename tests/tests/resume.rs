@@ -46,12 +46,25 @@ fn what_would_change_the_mathematics_is_refused() {
         ("train --resume old --set model.n_layers=2", &["`n_layers = 2`", "`n_layers = 1`"]),
         ("train --resume old --set seed=2", &["`seed = 2`", "`seed = 1`"]),
         ("train --resume old --set tokenizer.kind=char", &["`kind = \"char\"`", "`kind = \"bpe\"`"]),
+        ("train --resume old --set train.optimizer=muon", &["`optimizer = \"muon\"`", "missing"]),
+        ("train --resume old --set train.schedule=wsd", &["`schedule = \"wsd\"`", "missing"]),
+        ("train --resume old --set train.ema=0.9", &["`ema = 0.9`", "missing"]),
         ("train --resume old --set data.order=epoch", &["`order = \"epoch\"`", "missing"]),
         ("train --resume old --set data.document_mask=true", &["`document_mask = true`", "missing"]),
         // Twenty steps have been taken; the run cannot have taken ten.
         ("train --resume old --set train.steps=10", &["10", "20"]),
         ("train --resume old --set train.steps=0", &["`train.steps` is 0"]),
     ]);
+}
+
+#[test]
+fn a_configuration_that_was_edited_is_compared_with_the_checkpoints() {
+    let lab = Lab::with_run();
+    let config = lab.read("runs/old/config.toml");
+    lab.write("runs/old/config.toml", config.replace("lr = 0.01", "lr = 0.5"));
+    lab.run("train --resume old --set train.steps=40").fails(&["cannot resume", "`lr = 0.5`", "`lr = 0.01`"]);
+    lab.write("runs/old/config.toml", config);
+    lab.run("train --resume old --set train.steps=40").ok();
 }
 
 #[test]
@@ -103,11 +116,19 @@ mod signals {
                 whole.len()
             );
         }
-        for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
-            let read =
-                |run: &str| fs::read(lab.path(&format!("runs/{run}/checkpoints/step-{STEPS:08}/{file}"))).expect("the last checkpoint");
+        let path = |run: &str, file: &str| lab.path(&format!("runs/{run}/checkpoints/step-{STEPS:08}/{file}"));
+        for file in ["model.safetensors", "optimizer.safetensors", "config.toml"] {
+            let read = |run: &str| fs::read(path(run, file)).expect("the last checkpoint");
             assert!(read(cut) == read(whole), "{file}");
         }
+        // All but how long it took.
+        let state = |run: &str| {
+            let text = fs::read_to_string(path(run, "state.json")).expect("the last checkpoint");
+            let mut state: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            assert!(state.as_object_mut().expect("an object").remove("seconds").is_some_and(|seconds| seconds.as_f64() > Some(0.0)));
+            state
+        };
+        assert_eq!(state(cut), state(whole));
         assert_eq!(lab.names(&format!("runs/{cut}/best")), lab.names(&format!("runs/{whole}/best")));
         assert_eq!(lab.summary(cut)["best"], lab.summary(whole)["best"]);
     }

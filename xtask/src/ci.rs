@@ -14,6 +14,7 @@ use crate::binary::{Build, build_for_gpu_check};
 use crate::test::{TestArgs, Tested, Totals, test};
 use crate::tidy;
 use crate::train::{TrainArgs, Trained, train};
+use crate::verify_resume::{self, VerifyResumeArgs};
 use crate::workspace::{Workspace, run};
 
 /// What the user asked for.
@@ -32,6 +33,7 @@ enum Stage {
     Tidy,
     Test,
     Train,
+    Resume,
     Docs,
     Vulkan,
 }
@@ -44,6 +46,7 @@ impl Stage {
             Self::Tidy => "tidy",
             Self::Test => "test",
             Self::Train => "train",
+            Self::Resume => "resume",
             Self::Docs => "docs",
             Self::Vulkan => "vulkan",
         }
@@ -56,6 +59,7 @@ impl Stage {
             Self::Tidy => "the rules of the workspace hold",
             Self::Test => "every test passes",
             Self::Train => "the README's main job, for 20 steps",
+            Self::Resume => "runs that are killed end as those that are not",
             Self::Docs => "the docs build, and their links lead somewhere",
             Self::Vulkan => "the GPU backends build, and a Vulkan device computes",
         }
@@ -136,6 +140,7 @@ fn run_stage(workspace: &Workspace, stage: Stage, totals: &mut Option<Totals>) -
         Stage::Tidy => Ok(Outcome::of_code(tidy::command(workspace)?)),
         Stage::Test => run_tests(workspace, totals),
         Stage::Train => train_briefly(workspace),
+        Stage::Resume => Ok(Outcome::of_code(verify_resume::command(workspace, &VerifyResumeArgs::few())?)),
         Stage::Docs => {
             let mut cargo = workspace.locked_cargo(&["doc", "--release", "--workspace", "--no-deps"]);
             cargo.env("RUSTDOCFLAGS", "-D warnings");

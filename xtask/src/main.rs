@@ -6,6 +6,7 @@ mod ci;
 mod test;
 mod tidy;
 mod train;
+mod verify_resume;
 mod workspace;
 
 use std::process::ExitCode;
@@ -29,6 +30,8 @@ enum Task {
     Test(test::TestArgs),
     /// Time what Kindling computes beside its baselines: `train` or `kernels`, with `--help` for their options
     Bench(bench::BenchArgs),
+    /// Kill runs with SIGKILL at random moments, resume them, and compare what they end in with a run that was left alone
+    VerifyResume(verify_resume::VerifyResumeArgs),
     /// Check the rules of the workspace that no lint knows
     Tidy,
     /// Run everything that a change has to pass
@@ -51,6 +54,7 @@ fn run(task: Task) -> anyhow::Result<u8> {
         Task::Train(args) => train::command(&workspace, &args),
         Task::Test(args) => test::command(&workspace, &args),
         Task::Bench(args) => bench::command(&workspace, &args),
+        Task::VerifyResume(args) => verify_resume::command(&workspace, &args),
         Task::Tidy => tidy::command(&workspace),
         Task::Ci(args) => ci::command(&workspace, &args),
     }

@@ -7,7 +7,7 @@ use kindling_config::Seed;
 use kindling_data::Batch;
 use kindling_kernels::{Form, Isa, Precision, stream, with_form};
 use kindling_model::Gpt;
-use kindling_train::{AdamW, gradients, peak_memory_bytes};
+use kindling_train::{Optimizer, gradients, peak_memory_bytes};
 use serde_json::json;
 
 use crate::machine::resident_mib;
@@ -59,7 +59,7 @@ fn times(args: &Args) -> anyhow::Result<(Vec<f64>, [Option<u64>; 2])> {
     config.train.gradient_checkpointing = args.checkpointed;
     let [.., t, b, v] = shape.sizes();
     let mut model = Gpt::new(&config.model, Seed(1337), &Device::flex().autodiff()).with_precision(args.precision);
-    let mut optimizer = AdamW::new(&config.train);
+    let mut optimizer = Optimizer::new(&config.train);
     let (mut times, mut resident) = (Vec::new(), [None, None]);
     let steps = args.steps.map_or_else(|| shape.steps(), |steps| steps as usize);
     let warm = 2;
@@ -69,7 +69,8 @@ fn times(args: &Args) -> anyhow::Result<(Vec<f64>, [Option<u64>; 2])> {
         let batch = Batch { n_rows: b, row_len: t, ids: rows(0), targets: rows(1), weights: vec![1.0; b * t], document_starts: None };
         let start = Instant::now();
         let (_, grads) = gradients(&model, &batch, &config, step)?;
-        let (next, _) = optimizer.step(config.train.lr, model, grads).map_err(|bad| anyhow::anyhow!("{bad:?}"))?;
+        let (next, norm) = optimizer.step(config.train.lr, model, grads);
+        norm.map_err(|bad| anyhow::anyhow!("{bad:?}"))?;
         model = next;
         if step >= warm as u64 {
             times.push(start.elapsed().as_secs_f64());

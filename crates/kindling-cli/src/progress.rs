@@ -140,6 +140,17 @@ impl Progress {
             }
             TrainEvent::CheckpointRejected { message } => self.line(&format!("warning: {message}; using the one before")),
             TrainEvent::Step { step, loss, lr, tokens, step_s, .. } => self.step(*step, *loss, *lr, *tokens, *step_s),
+            TrainEvent::Skipped { step, loss, .. } => {
+                self.line(&format!("warning: the loss of step {step} is {loss:.4}, a spike: the step is not taken"));
+                self.bar.set_position(*step);
+            }
+            TrainEvent::RolledBack { from, to, loss } => {
+                self.line(&format!(
+                    "warning: the loss after step {from} is {loss:.4}, a spike: back to step {to}, and on with other batches"
+                ));
+                self.bar.set_position(*to);
+                self.last_tokens = None;
+            }
             TrainEvent::Validating { done, total } => {
                 self.bar.set_message(format!("validating, {done} of {total} windows"));
             }

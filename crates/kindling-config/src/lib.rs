@@ -17,9 +17,11 @@ mod model;
 mod run;
 mod seed;
 mod toml_text;
+mod train;
 
 pub use clean::{CleanConfig, Dedup, Redaction};
 pub use error::ConfigError;
 pub use model::{Dropout, ModelConfig};
-pub use run::{DataConfig, Order, Precision, RunConfig, SamplingConfig, SourceConfig, Split, TokenizerConfig, TokenizerKind, TrainConfig};
+pub use run::{DataConfig, Order, RunConfig, SamplingConfig, SourceConfig, Split, TokenizerConfig, TokenizerKind};
 pub use seed::Seed;
+pub use train::{Optimizer, Precision, Schedule, SpikeAction, SpikeGuard, TrainConfig};

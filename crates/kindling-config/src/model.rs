@@ -61,6 +61,14 @@ impl ModelConfig {
         (self.vocab_size + self.context_len) * c + self.n_layers * (2 * norm + attention + mlp) + norm
     }
 
+    /// Floating point operations of training on one token: 6 for each parameter that multiplies, forward and backward, and
+    /// those of attention, 12·L·C·T (PaLM, arXiv:2204.02311, appendix B). The position table multiplies nothing, and the token
+    /// embedding does as the head.
+    pub fn flops_per_token(&self) -> f64 {
+        let multiplying = self.n_params() - self.context_len * self.d_model;
+        6.0 * multiplying as f64 + 12.0 * (self.n_layers * self.d_model * self.context_len) as f64
+    }
+
     /// Checks that the sizes fit together.
     ///
     /// # Errors

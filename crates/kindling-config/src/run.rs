@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::model::check_size;
-use crate::{CleanConfig, ConfigError, ModelConfig, Seed, toml_text};
+use crate::{CleanConfig, ConfigError, ModelConfig, Seed, TrainConfig, toml_text};
 
 /// A whole run: what is read, what is built, how it is trained, how it is sampled from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -153,64 +153,6 @@ pub enum Split {
     Tail,
 }
 
-/// Steps, learning rate, optimizer (AdamW, Loshchilov and Hutter 2019), and how often to look.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainConfig {
-    /// Optimizer steps in all.
-    pub steps: usize,
-    /// Sequences a step.
-    pub batch_size: usize,
-    /// Sequences that are computed at once; 0 means all of `batch_size`. Changes memory, not the mathematics.
-    pub micro_batch_size: usize,
-    /// Peak learning rate.
-    pub lr: f64,
-    /// Floor that the cosine ends at.
-    pub min_lr: f64,
-    /// Steps of linear warmup.
-    pub warmup_steps: usize,
-    /// Decay of the first moment.
-    pub beta_1: f64,
-    /// Decay of the second moment.
-    pub beta_2: f64,
-    /// Added to the root of the second moment.
-    pub epsilon: f64,
-    /// Decoupled weight decay, on matrices only: never on norms and biases.
-    pub weight_decay: f64,
-    /// The global norm that gradients are clipped to; 0 turns clipping off.
-    pub grad_clip: f64,
-    /// What the factors of matrix products are rounded to. Weights, optimizer and sums are f32 in any case.
-    #[serde(default)]
-    pub precision: Precision,
-    /// Keep only what enters each block, and compute the block again for its gradients (Chen et al., arXiv:1604.06174): less
-    /// memory, about a third more arithmetic. Does not change the mathematics.
-    #[serde(default)]
-    pub gradient_checkpointing: bool,
-    /// Steps between two logged losses.
-    pub log_every: usize,
-    /// Steps between two evaluations of the whole validation split.
-    pub eval_every: usize,
-    /// Steps between two printed samples; 0 prints none before the end.
-    pub sample_every: usize,
-    /// Steps between two checkpoints.
-    pub checkpoint_every: usize,
-    /// How many of the last checkpoints are kept, beside the best.
-    pub keep_checkpoints: usize,
-}
-
-/// What the factors of matrix products are rounded to in training.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Precision {
-    /// Nothing is rounded.
-    #[default]
-    F32,
-    /// bf16 where the processor has instructions for it, f32 where not.
-    Bf16,
-    /// bf16 on every processor, by the instructions for f32 where it has no others: what bf16 does to a model can be seen anywhere.
-    Bf16Emulated,
-}
-
 /// How text is drawn from the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -324,43 +266,6 @@ impl DataConfig {
     }
 }
 
-impl TrainConfig {
-    /// Sequences computed at once.
-    pub fn micro_batch(&self) -> usize {
-        if self.micro_batch_size == 0 { self.batch_size } else { self.micro_batch_size.min(self.batch_size) }
-    }
-
-    fn validate(&self) -> Result<(), ConfigError> {
-        check_size("train.steps", self.steps, 1 << 40)?;
-        check_size("train.batch_size", self.batch_size, 1 << 20)?;
-        check_size("train.log_every", self.log_every, 1 << 40)?;
-        check_size("train.eval_every", self.eval_every, 1 << 40)?;
-        check_size("train.checkpoint_every", self.checkpoint_every, 1 << 40)?;
-        check_size("train.keep_checkpoints", self.keep_checkpoints, 1 << 20)?;
-        if !(self.lr > 0.0 && self.lr.is_finite()) {
-            return Err(invalid("train.lr", self.lr.to_string(), "a number above 0"));
-        }
-        if !(0.0..=self.lr).contains(&self.min_lr) {
-            return Err(invalid("train.min_lr", self.min_lr.to_string(), &format!("a number from 0 to `train.lr`, {}", self.lr)));
-        }
-        for (key, beta) in [("train.beta_1", self.beta_1), ("train.beta_2", self.beta_2)] {
-            // As the optimizer computes with it: a decay that rounds to 1 in f32 forgets nothing.
-            if !(0.0..1.0).contains(&(beta as f32)) {
-                return Err(invalid(key, beta.to_string(), "at least 0 and below 1"));
-            }
-        }
-        for (key, value) in [("train.weight_decay", self.weight_decay), ("train.grad_clip", self.grad_clip)] {
-            if !(value >= 0.0 && value.is_finite()) {
-                return Err(invalid(key, value.to_string(), "0 or a number above it"));
-            }
-        }
-        if !(self.epsilon as f32 > 0.0 && self.epsilon.is_finite()) {
-            return Err(invalid("train.epsilon", self.epsilon.to_string(), "a number above 0"));
-        }
-        Ok(())
-    }
-}
-
 impl SamplingConfig {
     /// Checks temperature, top-p and the number of tokens.
     ///
@@ -378,6 +283,6 @@ impl SamplingConfig {
     }
 }
 
-fn invalid(key: &'static str, found: String, expected: &str) -> ConfigError {
+pub(crate) fn invalid(key: &'static str, found: String, expected: &str) -> ConfigError {
     ConfigError::Invalid { key, found, expected: expected.to_owned(), hint: None }
 }

@@ -8,12 +8,16 @@ use serde::{Deserialize, Serialize};
 use crate::io::{UNFINISHED, hash_file, read_versioned, sync_dir, temp_dir, write_atomic};
 use crate::{Run, RunsError};
 
-/// Version of the checkpoint layout that this crate writes.
-pub const CHECKPOINT_VERSION: u32 = 1;
+/// Version of the checkpoint layout that this crate writes; it reads all before it. 2 has the configuration.
+pub const CHECKPOINT_VERSION: u32 = 2;
 /// The model's weights.
 pub const MODEL_FILE: &str = "model.safetensors";
 /// The optimizer's moments, by parameter path.
 pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+/// The moving average of the weights.
+pub const EMA_FILE: &str = "ema.safetensors";
+/// The configuration that it was made under.
+pub const CONFIG_FILE: &str = "config.toml";
 /// What else resuming needs.
 pub const STATE_FILE: &str = "state.json";
 const INDEX: &str = "checkpoint.json";
@@ -83,7 +87,8 @@ impl Checkpoint {
 
 impl Run {
     /// Writes a checkpoint: `fill` puts files into the folder it is given, which gets an index of checksums and its
-    /// final name only when all is on disk. Then older ones are removed until `keep` of the kind are left.
+    /// final name only when all is on disk. Then older ones are removed until `keep` of the kind are left, and those whose step
+    /// `keep_every` divides, if it is not 0.
     ///
     /// # Errors
     /// Whatever `fill` gives, or I/O. The checkpoints that were there before stay as they were.
@@ -92,6 +97,7 @@ impl Run {
         kind: CheckpointKind,
         step: u64,
         keep: usize,
+        keep_every: usize,
         fill: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<PathBuf, E> {
         let parent = self.checkpoint_dir(kind);
@@ -127,7 +133,9 @@ impl Run {
         steps.retain(|(_, path)| *path != dir);
         // Later ones are damaged, or the run would have gone on from them: they are no reason to remove a good one.
         let (later, earlier): (Vec<_>, Vec<_>) = steps.into_iter().partition(|(other, _)| *other > step);
-        for (_, path) in later.iter().chain(earlier.iter().rev().skip(keep.saturating_sub(1))) {
+        let is_kept = |step: u64| keep_every > 0 && step.is_multiple_of(keep_every as u64);
+        let too_many = earlier.iter().rev().skip(keep.saturating_sub(1)).filter(|(step, _)| !is_kept(*step));
+        for (_, path) in later.iter().chain(too_many) {
             fs_err::remove_dir_all(path).map_err(io)?;
         }
         Ok(dir)

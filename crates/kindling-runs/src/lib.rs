@@ -10,8 +10,8 @@ mod manifest;
 mod registry;
 mod run;
 
-pub use checkpoint::{CHECKPOINT_VERSION, Checkpoint, CheckpointKind, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE};
+pub use checkpoint::{CHECKPOINT_VERSION, CONFIG_FILE, Checkpoint, CheckpointKind, EMA_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE};
 pub use error::RunsError;
-pub use manifest::{DataRef, Manifest, Summary};
+pub use manifest::{DataRef, Ended, Manifest, Summary};
 pub use registry::{Registry, RunInfo, RunStatus};
 pub use run::Run;

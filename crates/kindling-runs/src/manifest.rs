@@ -79,4 +79,20 @@ pub struct Summary {
     pub elapsed_s: f64,
     /// Largest resident memory in bytes, where the system tells.
     pub peak_memory_bytes: Option<u64>,
+    /// Why it ended with that step.
+    #[serde(default)]
+    pub ended: Ended,
+}
+
+/// Why a run has taken its last step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ended {
+    /// It has taken all its steps, as many as its budgets of tokens and operations leave.
+    #[default]
+    Steps,
+    /// Its hours are over.
+    Hours,
+    /// It has not become better for so many evaluations.
+    Patience,
 }

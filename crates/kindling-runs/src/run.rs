@@ -8,11 +8,10 @@ use kindling_config::RunConfig;
 use serde::Serialize;
 
 use crate::io::{UNFINISHED, hash_file, read_json, read_versioned, temp_dir, write_atomic};
-use crate::{CheckpointKind, Manifest, RunsError, Summary};
+use crate::{CONFIG_FILE, CheckpointKind, Manifest, RunsError, Summary};
 
-/// Version of the run folder's layout that this crate writes; it reads all before it. 2 has the precision.
-const RUN_VERSION: u32 = 2;
-const CONFIG: &str = "config.toml";
+/// Version of the run folder's layout that this crate writes; it reads all before it. 2 has the precision, 3 why a run ended.
+const RUN_VERSION: u32 = 3;
 const MANIFEST: &str = "manifest.json";
 const SUMMARY: &str = "summary.json";
 const METRICS: &str = "metrics.jsonl";
@@ -44,7 +43,7 @@ impl Run {
         }
         let manifest = Manifest { format: "kindling-run".into(), version: RUN_VERSION, name: name.to_owned(), ..manifest };
         let temp = temp_dir(root, ".creating-")?;
-        write_atomic(&temp.path().join(CONFIG), config.to_toml().as_bytes())?;
+        write_atomic(&temp.path().join(CONFIG_FILE), config.to_toml().as_bytes())?;
         write_atomic(&temp.path().join(TOKENIZER), &fs_err::read(tokenizer)?)?;
         write_atomic(&temp.path().join(MANIFEST), &json(&manifest))?;
         match fs_err::rename(temp.path(), &dir) {
@@ -73,7 +72,7 @@ impl Run {
     /// A folder that is no run, or a file of it that does not parse.
     pub fn open(dir: &Path) -> Result<Self, RunsError> {
         let manifest: Manifest = read_versioned(&dir.join(MANIFEST), "kindling-run", RUN_VERSION)?;
-        let path = dir.join(CONFIG);
+        let path = dir.join(CONFIG_FILE);
         let config = RunConfig::from_toml(&fs_err::read_to_string(&path)?, &path.display().to_string(), &[])?;
         Ok(Self { dir: dir.to_owned(), manifest, config, lock: None })
     }
@@ -120,7 +119,7 @@ impl Run {
     /// Whether a folder looks like a run's.
     pub(crate) fn is_run(dir: &Path) -> bool {
         // Where one of the two is missing, opening the run says so.
-        dir.join(MANIFEST).is_file() || dir.join(CONFIG).is_file()
+        dir.join(MANIFEST).is_file() || dir.join(CONFIG_FILE).is_file()
     }
 
     /// Whether some process is writing the run now.
@@ -154,7 +153,7 @@ impl Run {
     /// # Errors
     /// I/O.
     pub fn save_config(&self, config: &RunConfig) -> Result<(), RunsError> {
-        Ok(write_atomic(&self.dir.join(CONFIG), config.to_toml().as_bytes())?)
+        Ok(write_atomic(&self.dir.join(CONFIG_FILE), config.to_toml().as_bytes())?)
     }
 
     /// Path of the run's tokenizer, after its checksum was verified.

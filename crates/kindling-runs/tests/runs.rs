@@ -33,7 +33,7 @@ fn create(root: &Path, name: &str, created_unix_ms: i64) -> Result<Run, RunsErro
 }
 
 fn checkpoint(run: &Run, step: u64, keep: usize) -> std::path::PathBuf {
-    run.write_checkpoint::<RunsError>(CheckpointKind::Last, step, keep, |dir| Ok(std::fs::write(dir.join("a.bin"), step.to_le_bytes())?))
+    run.write_checkpoint::<RunsError>(CheckpointKind::Last, step, keep, 0, |dir| Ok(std::fs::write(dir.join("a.bin"), step.to_le_bytes())?))
         .unwrap()
 }
 
@@ -89,6 +89,7 @@ fn one_writer_at_a_time_and_readers_always() {
         tokens_per_s: 1.0,
         elapsed_s: 1.0,
         peak_memory_bytes: None,
+        ended: kindling_runs::Ended::Steps,
     })
     .unwrap();
     drop(run);
@@ -173,7 +174,7 @@ fn a_checkpoint_that_fails_half_way_leaves_no_trace() {
     let root = tempfile::tempdir().unwrap();
     let run = create(root.path(), "a", 1).unwrap();
     checkpoint(&run, 10, 1);
-    let failed = run.write_checkpoint::<RunsError>(CheckpointKind::Last, 20, 1, |dir| {
+    let failed = run.write_checkpoint::<RunsError>(CheckpointKind::Last, 20, 1, 0, |dir| {
         std::fs::write(dir.join("a.bin"), "half")?;
         Err(std::io::Error::other("the disk is full").into())
     });

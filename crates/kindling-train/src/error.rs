@@ -46,6 +46,14 @@ pub enum TrainError {
         /// First and last sequence of the micro-batch.
         micro_batch: Option<(usize, usize)>,
     },
+    /// Spike after spike.
+    #[error("the loss is {loss:.4} at step {step}, and neither skipping nor going back has brought it down")]
+    Diverged {
+        /// Steps taken before.
+        step: u64,
+        /// Of the last batch.
+        loss: f64,
+    },
     /// A checkpoint's state that does not fit the run.
     #[error("`{}`: {what}", path.display())]
     State {
@@ -96,7 +104,7 @@ impl TrainError {
             Self::NoDocumentToken => {
                 Some("leave `data.document_mask` out, or take a tokenizer that has `<|endoftext|>`, such as one of kind `bpe`".into())
             }
-            Self::NotFinite { .. } => Some(
+            Self::NotFinite { .. } | Self::Diverged { .. } => Some(
                 "checkpoints are as they were; train a new run with a lower `train.lr`, a longer `train.warmup_steps` or a smaller `train.grad_clip`".into(),
             ),
             Self::State { .. } => Some("restore the file, or delete its checkpoint's folder, so that the one before is used".into()),

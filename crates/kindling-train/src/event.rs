@@ -37,6 +37,26 @@ pub enum TrainEvent<'a> {
         /// Seconds that the step took.
         step_s: f64,
     },
+    /// A step was not taken, because its loss is a spike.
+    Skipped {
+        /// Steps passed, this one included.
+        step: u64,
+        /// Mean loss of the step's batch; not finite if it was none.
+        loss: f64,
+        /// Tokens so far, those of this batch included.
+        tokens: u64,
+        /// Seconds that it took.
+        step_s: f64,
+    },
+    /// A spike led back to the last checkpoint; the batches from there to the spike are left out.
+    RolledBack {
+        /// Steps taken before the spike.
+        from: u64,
+        /// Steps taken now.
+        to: u64,
+        /// Mean loss of the spike; not finite if it was none.
+        loss: f64,
+    },
     /// Some windows of the validation split were computed.
     Validating {
         /// Done.

@@ -3,6 +3,7 @@
 //! [`train`] is the loop; read `pretrain.rs` from top to bottom. It reports [`TrainEvent`]s to [`Listener`]s, of which
 //! [`RunLog`], which writes `metrics.jsonl` and `samples.md`, is one and a terminal another.
 
+mod ema;
 mod error;
 mod event;
 mod gradients;
@@ -11,17 +12,22 @@ mod optimizer;
 pub mod parity;
 mod precision;
 mod pretrain;
+mod resume;
 mod run_log;
 mod schedule;
+mod spike;
 mod state;
 
+pub use ema::Ema;
 pub use error::TrainError;
 pub use event::{Listener, TrainEvent};
 pub use gradients::{gradients, to_tensors};
 pub use memory::{check_memory, peak_memory_bytes};
-pub use optimizer::{AdamW, NotFinite};
+pub use optimizer::{NotFinite, Optimizer};
 pub use precision::TrainingPrecision;
-pub use pretrain::{Outcome, Training, check_resumable, document_token, fit_vocabulary, train};
+pub use pretrain::{Outcome, Training, document_token, fit_vocabulary, train};
+pub use resume::check_resumable;
 pub use run_log::RunLog;
 pub use schedule::lr_at;
+pub use spike::RecentLosses;
 pub use state::TrainState;

@@ -2,13 +2,13 @@
 //! One body for the tests and for `kindling devices --check`.
 
 use burn::tensor::{Device, Tensor};
-use kindling_config::{Dropout, ModelConfig, Precision, Seed, TrainConfig};
+use kindling_config::{Dropout, ModelConfig, Precision, Schedule, Seed, TrainConfig};
 use kindling_data::Batch;
 use kindling_model::weights::{HostTensor, named_parameters, to_host};
 use kindling_model::{DropoutKey, Gpt, Pass};
 use serde::Serialize;
 
-use crate::{AdamW, to_tensors};
+use crate::{Optimizer, to_tensors};
 
 /// The largest differences between two devices, each relative to the largest value of its tensor.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -90,22 +90,33 @@ fn compute(device: &Device) -> Computed {
         steps: 3,
         batch_size: 3,
         micro_batch_size: 0,
+        optimizer: kindling_config::Optimizer::AdamW,
+        schedule: Schedule::Cosine,
         lr: 1e-2,
         min_lr: 1e-2,
         warmup_steps: 0,
+        decay_fraction: 0.2,
         beta_1: 0.9,
         beta_2: 0.95,
+        momentum: 0.95,
         // Large beside the gradients' rounding errors: the moments divide by little else where a gradient is zero.
         epsilon: 1e-4,
         weight_decay: 0.1,
         grad_clip: 1.0,
         precision: Precision::F32,
         gradient_checkpointing: false,
+        max_tokens: None,
+        max_flops: None,
+        max_hours: None,
+        patience: 0,
         log_every: 1,
         eval_every: 1,
         sample_every: 0,
         checkpoint_every: 1,
         keep_checkpoints: 1,
+        keep_every: 0,
+        spike_guard: None,
+        ema: 0.0,
     };
     let n = 3 * config.context_len;
     let batch = Batch {
@@ -122,7 +133,7 @@ fn compute(device: &Device) -> Computed {
     let mut model = Gpt::new(&config, Seed(1337), &autodiff);
     let mut pass = Pass { dropout: None, document_starts: batch.document_starts.as_deref().map(Into::into) };
     let logits: Tensor<3> = burn::module::Module::valid(&model).forward(to_tensors(&batch, device).0, &pass);
-    let mut optimizer = AdamW::new(&train);
+    let mut optimizer = Optimizer::new(&train);
     let (mut losses, mut gradients) = (Vec::new(), Vec::new());
     for step in 0..=3 {
         let (ids, targets, weights) = to_tensors(&batch, &autodiff);
@@ -136,7 +147,8 @@ fn compute(device: &Device) -> Computed {
         if step == 0 {
             gradients = collect_gradients(&model, &grads);
         }
-        let (next, _) = optimizer.step(train.lr, model, grads).expect("gradients are finite");
+        let (next, norm) = optimizer.step(train.lr, model, grads);
+        norm.expect("gradients are finite");
         model = next;
     }
     Computed {

@@ -7,19 +7,25 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use burn::module::Module;
 use burn::tensor::Device;
-use kindling_config::RunConfig;
-use kindling_data::{BatchOptions, BatchSampler, Prepared};
+use kindling_config::{RunConfig, SpikeAction};
+use kindling_data::{Batch, BatchOptions, BatchSampler, Prepared};
 use kindling_eval::validate;
 use kindling_infer::{generate, prompt_ids};
 use kindling_kernels::Precision;
 use kindling_metrics::Nll;
-use kindling_model::{Gpt, weights};
-use kindling_runs::{Checkpoint, CheckpointKind, MODEL_FILE, OPTIMIZER_FILE, Run, RunsError, STATE_FILE, Summary};
+use kindling_model::weights;
+use kindling_runs::{CONFIG_FILE, CheckpointKind, EMA_FILE, Ended, MODEL_FILE, OPTIMIZER_FILE, Run, RunsError, STATE_FILE, Summary};
 use kindling_tokenizer::Tokenizer;
 
-use crate::{AdamW, Listener, TrainError, TrainEvent, TrainState, TrainingPrecision, gradients, lr_at, peak_memory_bytes};
+use crate::resume::{Begun, begin, load};
+use crate::state::write_synced;
+use crate::{Listener, TrainError, TrainEvent, TrainState, gradients, lr_at, peak_memory_bytes};
+
+/// A run that has jumped so many steps in a row learns nothing any more.
+const MOST_SKIPPED: u64 = 20;
+/// Nor does one that went back so often.
+const MOST_ROLLBACKS: u64 = 10;
 
 /// What a training needs.
 #[derive(Debug)]
@@ -65,31 +71,6 @@ pub fn fit_vocabulary(config: &mut RunConfig, tokenizer: usize) -> Result<(), Tr
     Ok(())
 }
 
-/// Whether a run that began with `old` may go on with `new`: the number of steps may differ, and with it the learning
-/// rates to come; how often to look, how much is computed at once, and samples, which change nothing. All else is refused.
-///
-/// # Errors
-/// [`TrainError::Changed`] names the first line of the configuration that may not differ.
-pub fn check_resumable(old: &RunConfig, new: &RunConfig) -> Result<(), TrainError> {
-    let mut allowed = old.clone();
-    let (from, to) = (&new.train, &mut allowed.train);
-    (to.steps, to.micro_batch_size) = (from.steps, from.micro_batch_size);
-    (to.log_every, to.eval_every, to.sample_every) = (from.log_every, from.eval_every, from.sample_every);
-    (to.checkpoint_every, to.keep_checkpoints) = (from.checkpoint_every, from.keep_checkpoints);
-    to.gradient_checkpointing = from.gradient_checkpointing;
-    allowed.sample = new.sample.clone();
-    if allowed == *new {
-        return Ok(());
-    }
-    let (then, now) = (allowed.to_toml(), new.to_toml());
-    // A line that one has and the other has not is what differs; a changed value is one of each.
-    let only = |a: &str, b: &str| {
-        let line = a.lines().find(|line| !b.lines().any(|other| other == *line));
-        line.map_or("missing".to_owned(), |line| format!("`{line}`"))
-    };
-    Err(TrainError::Changed { what: "the configuration".into(), found: only(&now, &then), expected: only(&then, &now) })
-}
-
 /// The token that tells documents apart, if the run masks by document.
 ///
 /// # Errors
@@ -107,82 +88,175 @@ pub fn document_token(config: &RunConfig, tokenizer: &Tokenizer) -> Result<Optio
 /// A loss that is not finite, a disk that is full, data that is not what the run began with. Whatever was saved before stays.
 pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Result<Outcome, TrainError> {
     let Training { run, config, data, stop, .. } = *training;
-    let steps = config.train.steps as u64;
+    let steps = config.train.last_step(&config.model);
     // Said before hours of training, and not at the first sample.
     prompt_ids(&data.tokenizer, &config.sample.prompt)?;
     let sampler = sampler(config, data)?;
-    let (model, mut optimizer, mut state) = begin(training, listeners)?;
-    let mut model = model.with_precision(TrainingPrecision::on(training.device, config.train.precision).precision);
+    let mut now = begin(training, listeners)?;
     // A damaged summary is none: it is made anew.
-    if let Some(summary) = run.summary().unwrap_or(None).filter(|summary| summary.steps == steps && state.step == steps) {
+    let summary = run.summary().unwrap_or(None).filter(|summary| summary.steps == now.state.step);
+    if let Some(summary) = summary.filter(|_| ended(config, &now.state).is_some()) {
         return Ok(Outcome::AlreadyFinished(summary));
     }
     // Only now that nothing refuses is anything of the run changed.
     if config != run.config() {
         run.save_config(config)?;
     }
-    run.rewind_log(state.step)?;
-    tell(listeners, &TrainEvent::Started { step: state.step, steps })?;
+    run.rewind_log(now.state.step)?;
+    tell(listeners, &TrainEvent::Started { step: now.state.step, steps })?;
 
     let started = Instant::now();
     let (mut train_s, mut train_tokens) = (0.0, 0);
     let mut last_nll = None;
-    while state.step < steps {
+    while ended(config, &now.state).is_none() {
         let step_started = Instant::now();
-        let batch = sampler.batch_at(&data.training, state.step);
-        let lr = lr_at(&config.train, state.step);
-        let (loss, grads) = gradients(&model, &batch, config, state.step)?;
-        let (next, grad_norm) = optimizer.step(lr, model, grads).map_err(|bad| TrainError::NotFinite {
-            what: format!("the gradient of `{}`", bad.parameter),
-            step: state.step,
-            micro_batch: None,
-        })?;
-        model = next;
+        let batch = sampler.batch_at(&data.training, now.state.step + now.state.left_out);
+        let taken;
+        (now, taken) = take_step(config, &batch, now)?;
+        if let Taken::Spike { loss } = taken
+            && let Some(back) = roll_back(training, &mut now, loss, listeners)?
+        {
+            now = back;
+            continue;
+        }
         let n_tokens = (batch.n_rows * batch.row_len) as u64;
+        let step_s = step_started.elapsed().as_secs_f64();
+        let state = &mut now.state;
         state.step += 1;
         state.tokens += n_tokens;
-        let step_s = step_started.elapsed().as_secs_f64();
+        state.seconds += step_s;
         train_s += step_s;
         train_tokens += n_tokens;
-        tell(listeners, &TrainEvent::Step { step: state.step, loss, lr, grad_norm, tokens: state.tokens, step_s })?;
-
-        let is_last = state.step == steps;
         let step = state.step;
-        let due = |every: usize| every > 0 && step.is_multiple_of(every as u64);
-        if due(config.train.eval_every) || is_last {
-            last_nll = Some(evaluate(training, &model, &mut state, listeners)?);
+        match taken {
+            Taken::Step { loss, lr, grad_norm } => {
+                if let Some(ema) = &mut now.ema {
+                    ema.update(&now.model, step);
+                }
+                tell(listeners, &TrainEvent::Step { step, loss, lr, grad_norm, tokens: now.state.tokens, step_s })?;
+            }
+            Taken::Spike { loss } => tell(listeners, &TrainEvent::Skipped { step, loss, tokens: now.state.tokens, step_s })?,
         }
+
+        let due = |every: usize| every > 0 && step.is_multiple_of(every as u64);
+        if due(config.train.eval_every) || ended(config, &now.state).is_some() {
+            last_nll = Some(evaluate(training, &mut now, listeners)?);
+        }
+        // Evaluated once more, it may have run out of patience.
+        let is_last = ended(config, &now.state).is_some();
         let stopped = stop.load(Ordering::Relaxed);
         if due(config.train.checkpoint_every) || is_last || stopped {
-            let dir = save(run, CheckpointKind::Last, config.train.keep_checkpoints, &model, Some(&optimizer), &state)?;
-            tell(listeners, &TrainEvent::Saved { step: state.step, dir: &dir })?;
+            let dir = save(training, CheckpointKind::Last, &now)?;
+            tell(listeners, &TrainEvent::Saved { step, dir: &dir })?;
         }
         if due(config.train.sample_every) || is_last {
-            sample(training, &model, state.step, listeners)?;
+            sample(training, &now, listeners)?;
         }
         if stopped && !is_last {
-            return Ok(Outcome::Stopped { step: state.step });
+            return Ok(Outcome::Stopped { step });
         }
     }
     // Killed between its last checkpoint and its summary, a run has nothing left to do but to say how it stands.
     let nll = match last_nll {
         Some(nll) => nll,
-        None => evaluate(training, &model, &mut state, listeners)?,
+        None => score(training, &now, listeners)?,
     };
+    let state = &now.state;
     let summary = Summary {
-        steps,
+        steps: state.step,
         tokens: state.tokens,
         validation_loss: nll.loss(),
         perplexity: Some(nll.perplexity()).filter(|perplexity| perplexity.is_finite()),
         bits_per_byte: nll.bits_per_byte(),
         accuracy: nll.accuracy(),
-        best: state.best.unwrap_or((nll.loss(), steps)),
+        best: state.best.unwrap_or((nll.loss(), state.step)),
         tokens_per_s: if train_s > 0.0 { train_tokens as f64 / train_s } else { 0.0 },
         elapsed_s: started.elapsed().as_secs_f64(),
         peak_memory_bytes: peak_memory_bytes(),
+        ended: ended(config, state).unwrap_or_default(),
     };
     run.finish(&summary)?;
     Ok(Outcome::Finished(summary))
+}
+
+/// Whether a run that stands like this has come to its end, and why.
+fn ended(config: &RunConfig, state: &TrainState) -> Option<Ended> {
+    let train = &config.train;
+    if state.step >= train.last_step(&config.model) {
+        Some(Ended::Steps)
+    } else if train.max_hours.is_some_and(|hours| state.seconds >= 3600.0 * hours) {
+        Some(Ended::Hours)
+    } else if train.patience > 0 && state.stalled >= train.patience {
+        Some(Ended::Patience)
+    } else {
+        None
+    }
+}
+
+/// What came of a step's gradients.
+enum Taken {
+    /// The weights have moved.
+    Step { loss: f64, lr: f64, grad_norm: f64 },
+    /// They have not, for the loss has jumped, or is no number.
+    Spike { loss: f64 },
+}
+
+/// Moves the weights, unless the run is guarded and this is a spike.
+fn take_step(config: &RunConfig, batch: &Batch, mut now: Begun) -> Result<(Begun, Taken), TrainError> {
+    let step = now.state.step;
+    let lr = lr_at(&config.train, config.train.last_step(&config.model), step);
+    let guard = config.train.spike_guard;
+    let (loss, grads) = match gradients(&now.model, batch, config, step) {
+        Err(TrainError::NotFinite { .. }) if guard.is_some() => return Ok((now, Taken::Spike { loss: f64::NAN })),
+        result => result?,
+    };
+    if guard.is_some_and(|guard| now.state.losses.is_spike(loss, guard.sigmas)) {
+        return Ok((now, Taken::Spike { loss }));
+    }
+    let (model, norm) = now.optimizer.step(lr, now.model, grads);
+    now.model = model;
+    let taken = match norm {
+        Ok(grad_norm) => {
+            if guard.is_some() {
+                now.state.losses.add(loss);
+            }
+            now.state.skipped = 0;
+            Taken::Step { loss, lr, grad_norm }
+        }
+        Err(_) if guard.is_some() => Taken::Spike { loss: f64::NAN },
+        Err(bad) => return Err(TrainError::NotFinite { what: format!("the gradient of `{}`", bad.parameter), step, micro_batch: None }),
+    };
+    Ok((now, taken))
+}
+
+/// The run as its last checkpoint has it, with the batches up to now left out; `None` if it is to skip the step alone.
+fn roll_back(
+    training: &Training<'_>,
+    now: &mut Begun,
+    loss: f64,
+    listeners: &mut [&mut dyn Listener],
+) -> Result<Option<Begun>, TrainError> {
+    let Training { run, config, device, .. } = *training;
+    let from = now.state.step;
+    now.state.skipped += 1;
+    if now.state.skipped > MOST_SKIPPED || now.state.rollbacks >= MOST_ROLLBACKS {
+        return Err(TrainError::Diverged { step: from, loss });
+    }
+    if config.train.spike_guard.is_none_or(|guard| guard.action == SpikeAction::Skip) {
+        return Ok(None);
+    }
+    let (checkpoint, _) = match run.last_checkpoint() {
+        Err(RunsError::NoCheckpoint { .. }) => return Ok(None),
+        result => result?,
+    };
+    let mut back = load(&checkpoint, config, device)?;
+    back.state.left_out = now.state.left_out + from + 1 - back.state.step;
+    back.state.rollbacks = now.state.rollbacks + 1;
+    // Saved before a step is taken, so that a run that is killed now goes on with the same batches.
+    save(training, CheckpointKind::Last, &back)?;
+    run.rewind_log(back.state.step)?;
+    tell(listeners, &TrainEvent::RolledBack { from, to: back.state.step, loss })?;
+    Ok(Some(back))
 }
 
 /// What makes the run's batches.
@@ -196,103 +270,71 @@ fn sampler(config: &RunConfig, data: &Prepared) -> Result<BatchSampler, TrainErr
     Ok(BatchSampler::new(&data.manifest.training.parts(), options, config.seed)?)
 }
 
-/// The model, the optimizer and the state that the run begins or goes on with.
-fn begin(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Result<(Gpt, AdamW, TrainState), TrainError> {
-    let Training { run, config, data, device, .. } = *training;
-    check_resumable(run.config(), config)?;
-    let data_hash = data.manifest.data_hash();
-    let unchanged = |what: &str, found: &str, expected: &str| {
-        if found == expected {
-            return Ok(());
-        }
-        Err(TrainError::Changed { what: what.into(), found: format!("`{found}`"), expected: format!("`{expected}`") })
-    };
-    unchanged("the hash of tokenizer and shards", &data_hash, &run.manifest().data.data_hash)?;
-    let autodiff = device.clone().autodiff();
-    match run.last_checkpoint() {
-        Ok((checkpoint, rejected)) => {
-            for error in &rejected {
-                tell(listeners, &TrainEvent::CheckpointRejected { message: &error.to_string() })?;
-            }
-            let (model, optimizer, mut state) = load(&checkpoint, config, device)?;
-            // The best weights may be gone, replaced by a later step that is now taken again: then the next are the best.
-            let kept = run.best_checkpoint().is_ok_and(|(best, _)| Some(best.step) == state.best.map(|(_, step)| step));
-            state.best = state.best.filter(|_| kept);
-            unchanged("the hash of tokenizer and shards", &data_hash, &state.data_hash)?;
-            Ok((model, optimizer, state))
-        }
-        Err(RunsError::NoCheckpoint { rejected, .. }) if rejected.is_empty() => {
-            let model = Gpt::new(&config.model, config.seed, &autodiff);
-            Ok((model, AdamW::new(&config.train), TrainState { data_hash, ..TrainState::default() }))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn load(checkpoint: &Checkpoint, config: &RunConfig, device: &Device) -> Result<(Gpt, AdamW, TrainState), TrainError> {
-    let model = weights::load(&checkpoint.file(MODEL_FILE), &config.model, &device.clone().autodiff())?;
-    let optimizer = AdamW::load(&config.train, &model, &checkpoint.file(OPTIMIZER_FILE), device)?;
-    let path = checkpoint.file(STATE_FILE);
-    let state = TrainState::read(&path)?;
-    if state.step != checkpoint.step {
-        return Err(TrainError::State { path, what: format!("step is {}, expected {}", state.step, checkpoint.step) });
-    }
-    if state.step > config.train.steps as u64 {
-        return Err(TrainError::StepsTaken { steps: config.train.steps as u64, taken: state.step });
-    }
-    Ok((model, optimizer, state))
-}
-
 /// Scores the whole validation split, and keeps the weights if they are the best so far.
-fn evaluate(training: &Training<'_>, model: &Gpt, state: &mut TrainState, listeners: &mut [&mut dyn Listener]) -> Result<Nll, TrainError> {
-    let mut told = Ok(());
-    // In f32, as `kindling eval` will score it.
-    let model_f32 = model.valid().with_precision(Precision::F32);
+fn evaluate(training: &Training<'_>, now: &mut Begun, listeners: &mut [&mut dyn Listener]) -> Result<Nll, TrainError> {
+    let nll = score(training, now, listeners)?;
+    let step = now.state.step;
+    let is_best = now.state.best.is_none_or(|(best, _)| nll.loss() < best);
+    if is_best {
+        now.state.best = Some((nll.loss(), step));
+        now.state.stalled = 0;
+        save(training, CheckpointKind::Best, now)?;
+    } else {
+        now.state.stalled += 1;
+    }
+    tell(listeners, &TrainEvent::Validated { step, nll, is_best })?;
+    Ok(nll)
+}
+
+/// The score of the whole validation split, in f32, as `kindling eval` will score it.
+fn score(training: &Training<'_>, now: &Begun, listeners: &mut [&mut dyn Listener]) -> Result<Nll, TrainError> {
+    let model = now.used().with_precision(Precision::F32);
     let document_token = document_token(training.config, &training.data.tokenizer)?;
-    let nll = validate(&model_f32, training.data, document_token, &mut |done, total| {
+    let mut told = Ok(());
+    let nll = validate(&model, training.data, document_token, &mut |done, total| {
         if told.is_ok() {
             told = tell(listeners, &TrainEvent::Validating { done, total });
         }
     });
     told?;
     if !nll.loss().is_finite() {
-        return Err(TrainError::NotFinite { what: "the validation loss".into(), step: state.step, micro_batch: None });
+        return Err(TrainError::NotFinite { what: "the validation loss".into(), step: now.state.step, micro_batch: None });
     }
-    let is_best = state.best.is_none_or(|(best, _)| nll.loss() < best);
-    if is_best {
-        state.best = Some((nll.loss(), state.step));
-        save(training.run, CheckpointKind::Best, 1, model, None, state)?;
-    }
-    tell(listeners, &TrainEvent::Validated { step: state.step, nll, is_best })?;
     Ok(nll)
 }
 
-fn sample(training: &Training<'_>, model: &Gpt, step: u64, listeners: &mut [&mut dyn Listener]) -> Result<(), TrainError> {
+fn sample(training: &Training<'_>, now: &Begun, listeners: &mut [&mut dyn Listener]) -> Result<(), TrainError> {
     let config = training.config;
-    let model = model.valid();
     // The same seed at every step: what changes between two samples is the model.
+    let model = now.used();
     let pieces = generate(&model, &training.data.tokenizer, &config.sample, config.seed.stream("sample"))?;
     let text = pieces.collect::<Result<String, _>>()?;
-    tell(listeners, &TrainEvent::Sample { step, prompt: &config.sample.prompt, text: &text })
+    tell(listeners, &TrainEvent::Sample { step: now.state.step, prompt: &config.sample.prompt, text: &text })
 }
 
-fn save(
-    run: &Run,
-    kind: CheckpointKind,
-    keep: usize,
-    model: &Gpt,
-    optimizer: Option<&AdamW>,
-    state: &TrainState,
-) -> Result<PathBuf, TrainError> {
-    run.write_checkpoint(kind, state.step, keep, |dir: &Path| {
-        weights::save(model, &dir.join(MODEL_FILE))?;
-        if let Some(optimizer) = optimizer {
-            optimizer.save(&dir.join(OPTIMIZER_FILE))?;
+/// Writes a checkpoint: to go on from with all that it takes, to use with the weights that are used.
+fn save(training: &Training<'_>, kind: CheckpointKind, now: &Begun) -> Result<PathBuf, TrainError> {
+    let Training { run, config, .. } = *training;
+    let (keep, keep_every) = match kind {
+        CheckpointKind::Last => (config.train.keep_checkpoints, config.train.keep_every),
+        CheckpointKind::Best => (1, 0),
+    };
+    run.write_checkpoint(kind, now.state.step, keep, keep_every, |dir: &Path| {
+        match kind {
+            CheckpointKind::Best => weights::save(&now.used(), &dir.join(MODEL_FILE))?,
+            CheckpointKind::Last => {
+                weights::save(&now.model, &dir.join(MODEL_FILE))?;
+                now.optimizer.save(&dir.join(OPTIMIZER_FILE))?;
+                if let Some(ema) = &now.ema {
+                    weights::save(&ema.model(&now.model), &dir.join(EMA_FILE))?;
+                }
+            }
         }
-        state.write(&dir.join(STATE_FILE))
+        write_synced(&dir.join(CONFIG_FILE), config.to_toml().as_bytes())?;
+        now.state.write(&dir.join(STATE_FILE))
     })
 }
 
-fn tell(listeners: &mut [&mut dyn Listener], event: &TrainEvent<'_>) -> Result<(), TrainError> {
+pub(crate) fn tell(listeners: &mut [&mut dyn Listener], event: &TrainEvent<'_>) -> Result<(), TrainError> {
     listeners.iter_mut().try_for_each(|listener| listener.on(event))
 }

@@ -38,6 +38,16 @@ impl Listener for RunLog<'_> {
                     (self.tokens, self.seconds) = (0, 0.0);
                 }
             }
+            TrainEvent::Skipped { step, loss, tokens, step_s } => {
+                self.tokens += self.last_tokens.map_or(0, |last| tokens - last);
+                self.seconds += if self.last_tokens.is_some() { *step_s } else { 0.0 };
+                self.last_tokens = Some(*tokens);
+                self.run.log(&json!({ "kind": "skipped", "step": step, "tokens": tokens, "loss": finite(*loss) }))?;
+            }
+            TrainEvent::RolledBack { from, to, loss } => {
+                self.last_tokens = None;
+                self.run.log(&json!({ "kind": "rollback", "step": to, "from": from, "loss": finite(*loss) }))?;
+            }
             TrainEvent::Validated { step, nll, .. } => {
                 let row = json!({
                     "kind": "validation", "step": step, "loss": nll.loss(), "perplexity": nll.perplexity(),
@@ -50,4 +60,9 @@ impl Listener for RunLog<'_> {
         }
         Ok(())
     }
+}
+
+/// JSON has no other numbers.
+fn finite(loss: f64) -> Option<f64> {
+    Some(loss).filter(|loss| loss.is_finite())
 }

@@ -28,7 +28,7 @@ fn list(args: &Args, runs: &[RunInfo]) -> anyhow::Result<()> {
         vec![
             info.manifest.name.clone(),
             status(info),
-            format!("{}/{}", info.step, info.config.train.steps),
+            format!("{}/{}", info.step, info.config.train.last_step(&info.config.model)),
             output::count(info.manifest.n_params as u64),
             info.summary.as_ref().map_or("-".into(), |s| format!("{:.4}", s.validation_loss)),
             info.summary.as_ref().and_then(|s| s.bits_per_byte).map_or("-".into(), |bpb| format!("{bpb:.4}")),
@@ -55,7 +55,7 @@ fn show(args: &Args, run: &Run) -> anyhow::Result<()> {
     let manifest = &info.manifest;
     let mut rows = vec![
         ("run", info.dir.display().to_string()),
-        ("status", format!("{}, step {} of {}", status(&info), info.step, info.config.train.steps)),
+        ("status", format!("{}, step {} of {}", status(&info), info.step, info.config.train.last_step(&info.config.model))),
         ("created", format!("{} UTC, kindling {}, burn {}", created(&info), manifest.kindling, manifest.burn)),
         ("device", format!("{} in {}, {} threads", manifest.device, manifest.precision, manifest.threads)),
         ("parameters", output::count(manifest.n_params as u64)),

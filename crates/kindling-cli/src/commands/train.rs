@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use kindling_config::RunConfig;
 use kindling_data::{DataError, Preparation, Prepared, prepare, read_document, rebuild};
 use kindling_infer::{open, prompt_ids};
-use kindling_runs::{DataRef, Manifest, Registry, Run, RunsError, Summary};
+use kindling_runs::{DataRef, Ended, Manifest, Registry, Run, RunsError, Summary};
 use kindling_tokenizer::Tokenizer;
 use kindling_train::{
     Outcome, RunLog, TrainEvent, Training, TrainingPrecision, check_memory, check_resumable, document_token, fit_vocabulary, train,
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
             Ok(ExitCode::SUCCESS)
         }
         Outcome::AlreadyFinished(summary) => {
-            line(args.quiet, &format!("run `{}` is finished: all its {} steps are taken", run.name(), summary.steps));
+            line(args.quiet, &format!("run `{}` is finished: {}", run.name(), ended(&summary)));
             finished(args, &registry, &run, &config, &summary, &last_sample)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -205,7 +205,10 @@ fn finished(args: &Args, registry: &Registry, run: &Run, config: &RunConfig, sum
         ("peak memory", summary.peak_memory_bytes.map_or("unknown on this system".into(), output::mebibytes)),
         ("run", format!("{} (checkpoint of step {})", run.dir().display(), opened.step)),
     ];
-    let next = next_commands(args, &quoted(&registry.handle(run)), config, &opened.tokenizer);
+    if summary.ended != Ended::Steps {
+        rows.insert(0, ("ended", ended(summary)));
+    }
+    let next = next_commands(args, &quoted(&registry.handle(run)), config, summary, &opened.tokenizer);
     rows.extend(next.iter().enumerate().map(|(i, command)| (if i == 0 { "next" } else { "" }, command.clone())));
     if !sample.is_empty() {
         output::text(&format!("sample after {} steps:\n{}\n\n", summary.steps, indent(sample)))?;
@@ -213,8 +216,17 @@ fn finished(args: &Args, registry: &Registry, run: &Run, config: &RunConfig, sum
     output::pairs(&rows)
 }
 
+/// Why a run has come to its end.
+fn ended(summary: &Summary) -> String {
+    match summary.ended {
+        Ended::Steps => format!("all its {} steps are taken", summary.steps),
+        Ended::Hours => format!("`train.max_hours` is over, after {} steps", summary.steps),
+        Ended::Patience => format!("no better for `train.patience` evaluations, after {} steps", summary.steps),
+    }
+}
+
 /// Commands that work when they are pasted.
-fn next_commands(args: &Args, name: &str, config: &RunConfig, tokenizer: &Tokenizer) -> Vec<String> {
+fn next_commands(args: &Args, name: &str, config: &RunConfig, summary: &Summary, tokenizer: &Tokenizer) -> Vec<String> {
     let program = program();
     let dir = own_options(args);
     let prompt = &config.sample.prompt;
@@ -231,7 +243,17 @@ fn next_commands(args: &Args, name: &str, config: &RunConfig, tokenizer: &Tokeni
         commands.push(format!("{program} eval {name}{dir} --text {}{lossy}", quoted(&text.display().to_string())));
     }
     commands.push(format!("{program} runs show {name}{dir}"));
-    commands.push(format!("{program} train{dir} --resume {name} --set train.steps={}", 2 * config.train.steps));
+    let train = &config.train;
+    let longer = match summary.ended {
+        Ended::Hours => format!("train.max_hours={}", 2.0 * train.max_hours.unwrap_or_default()),
+        Ended::Patience => format!("train.patience={}", 2 * train.patience),
+        Ended::Steps => match (train.max_tokens, train.max_flops) {
+            (None, None) => format!("train.steps={}", 2 * train.steps),
+            (Some(tokens), _) => format!("train.max_tokens={}", 2 * tokens),
+            (None, Some(flops)) => format!("train.max_flops={:e}", 2.0 * flops),
+        },
+    };
+    commands.push(format!("{program} train{dir} --resume {name} --set {longer}"));
     commands
 }
 

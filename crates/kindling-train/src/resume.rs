@@ -1,0 +1,125 @@
+//! What a run begins or goes on with, and what it may not go on with. Takes no step.
+
+use burn::module::Module;
+use burn::tensor::Device;
+use kindling_config::RunConfig;
+use kindling_model::{Gpt, weights};
+use kindling_runs::{CONFIG_FILE, Checkpoint, EMA_FILE, MODEL_FILE, OPTIMIZER_FILE, RunsError, STATE_FILE};
+
+use crate::ema::Ema;
+use crate::pretrain::tell;
+use crate::{Listener, Optimizer, TrainError, TrainEvent, TrainState, Training, TrainingPrecision};
+
+/// Everything that the rest of a run depends on.
+pub(crate) struct Begun {
+    pub(crate) model: Gpt,
+    pub(crate) ema: Option<Ema>,
+    pub(crate) optimizer: Optimizer,
+    pub(crate) state: TrainState,
+}
+
+impl Begun {
+    /// The weights that are scored, sampled from and kept as the best, without autodiff.
+    pub(crate) fn used(&self) -> Gpt {
+        match &self.ema {
+            Some(ema) => ema.model(&self.model),
+            None => self.model.valid(),
+        }
+    }
+}
+
+/// Whether a run that began with `old` may go on with `new`: the number of steps and the budgets may differ, and with them the
+/// learning rates to come; how often to look, how much is computed at once, and samples, which change nothing. All else is refused.
+///
+/// # Errors
+/// [`TrainError::Changed`] names the first line of the configuration that may not differ.
+pub fn check_resumable(old: &RunConfig, new: &RunConfig) -> Result<(), TrainError> {
+    let mut allowed = old.clone();
+    let (from, to) = (&new.train, &mut allowed.train);
+    (to.steps, to.micro_batch_size) = (from.steps, from.micro_batch_size);
+    (to.max_tokens, to.max_flops, to.max_hours, to.patience) = (from.max_tokens, from.max_flops, from.max_hours, from.patience);
+    (to.log_every, to.eval_every, to.sample_every) = (from.log_every, from.eval_every, from.sample_every);
+    (to.checkpoint_every, to.keep_checkpoints, to.keep_every) = (from.checkpoint_every, from.keep_checkpoints, from.keep_every);
+    to.gradient_checkpointing = from.gradient_checkpointing;
+    allowed.sample = new.sample.clone();
+    if allowed == *new {
+        return Ok(());
+    }
+    let (then, now) = (allowed.to_toml(), new.to_toml());
+    // A line that one has and the other has not is what differs; a changed value is one of each.
+    let only = |a: &str, b: &str| {
+        let line = a.lines().find(|line| !b.lines().any(|other| other == *line));
+        line.map_or("missing".to_owned(), |line| format!("`{line}`"))
+    };
+    Err(TrainError::Changed { what: "the configuration".into(), found: only(&now, &then), expected: only(&then, &now) })
+}
+
+/// From the newest checkpoint that verifies, or from the beginning.
+pub(crate) fn begin(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Result<Begun, TrainError> {
+    let Training { run, config, data, device, .. } = *training;
+    check_resumable(run.config(), config)?;
+    let data_hash = data.manifest.data_hash();
+    unchanged("the hash of tokenizer and shards", &data_hash, &run.manifest().data.data_hash)?;
+    match run.last_checkpoint() {
+        Ok((checkpoint, rejected)) => {
+            for error in &rejected {
+                tell(listeners, &TrainEvent::CheckpointRejected { message: &error.to_string() })?;
+            }
+            let mut begun = load(&checkpoint, config, device)?;
+            unchanged("the hash of tokenizer and shards", &data_hash, &begun.state.data_hash)?;
+            // The best weights may be gone, replaced by a later step that is now taken again: then the next are the best.
+            let best = &mut begun.state.best;
+            let kept = run.best_checkpoint().is_ok_and(|(kept, _)| Some(kept.step) == best.map(|(_, step)| step));
+            *best = best.filter(|_| kept);
+            Ok(begun)
+        }
+        Err(RunsError::NoCheckpoint { rejected, .. }) if rejected.is_empty() => {
+            let model = computing(Gpt::new(&config.model, config.seed, &device.clone().autodiff()), config, device);
+            let ema = (config.train.ema > 0.0).then(|| Ema::new(config.train.ema, &model));
+            let state = TrainState { data_hash, seed: Some(config.seed), ..TrainState::default() };
+            Ok(Begun { model, ema, optimizer: Optimizer::new(&config.train), state })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What a checkpoint holds, for a run that goes on with `config`.
+pub(crate) fn load(checkpoint: &Checkpoint, config: &RunConfig, device: &Device) -> Result<Begun, TrainError> {
+    let path = checkpoint.file(CONFIG_FILE);
+    // Checkpoints of version 1 have none.
+    if let Ok(text) = std::fs::read_to_string(&path) {
+        let then = RunConfig::from_toml(&text, &path.display().to_string(), &[])
+            .map_err(|error| TrainError::State { path: path.clone(), what: error.to_string() })?;
+        check_resumable(&then, config)?;
+    }
+    let path = checkpoint.file(STATE_FILE);
+    let state = TrainState::read(&path)?;
+    if state.step != checkpoint.step {
+        return Err(TrainError::State { path, what: format!("step is {}, expected {}", state.step, checkpoint.step) });
+    }
+    if let Some(seed) = state.seed {
+        unchanged("the seed", &config.seed.0.to_string(), &seed.0.to_string())?;
+    }
+    let steps = config.train.last_step(&config.model);
+    if state.step > steps {
+        return Err(TrainError::StepsTaken { steps, taken: state.step });
+    }
+    let model = weights::load(&checkpoint.file(MODEL_FILE), &config.model, &device.clone().autodiff())?;
+    let optimizer = Optimizer::load(&config.train, &model, &checkpoint.file(OPTIMIZER_FILE), device)?;
+    let ema = match config.train.ema {
+        0.0 => None,
+        decay => Some(Ema::load(decay, &checkpoint.file(EMA_FILE), &config.model, device)?),
+    };
+    Ok(Begun { model: computing(model, config, device), ema, optimizer, state })
+}
+
+fn computing(model: Gpt, config: &RunConfig, device: &Device) -> Gpt {
+    model.with_precision(TrainingPrecision::on(device, config.train.precision).precision)
+}
+
+fn unchanged(what: &str, found: &str, expected: &str) -> Result<(), TrainError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(TrainError::Changed { what: what.into(), found: format!("`{found}`"), expected: format!("`{expected}`") })
+}

@@ -3,7 +3,7 @@
 //! [`prepare`] reads text block by block, cleans and splits it, trains or loads a tokenizer, and writes checksummed token shards, once
 //! for each combination of corpus and settings; [`Shards`] maps them into memory; [`BatchSampler`] makes the batch of a step,
 //! a pure function of (seed, step), from windows of [`Part`]s of them; [`windows`] covers a split with every target once; [`audit`]
-//! looks for what is doubtful about a corpus.
+//! looks for what is doubtful about a corpus; [`memorised`] for what of a sample stands in it.
 
 mod audit;
 mod batch;
@@ -13,6 +13,7 @@ mod count;
 mod error;
 mod files;
 mod manifest;
+mod memorised;
 mod mmap;
 mod near;
 mod packages;
@@ -32,6 +33,7 @@ pub use batch::{Batch, BatchOptions, BatchSampler, Part, n_windows, windows};
 pub use count::{count_files, for_each_text};
 pub use error::DataError;
 pub use manifest::{Prepared, PreparedManifest, ShardManifest, SourceManifest, SplitManifest};
+pub use memorised::{Memorised, MemorisedSpan, memorised};
 pub use prepare::{Preparation, PrepareEvent, prepare, rebuild};
 pub use read::{ReadOptions, read_document};
 pub use report::{CleaningStep, CorpusStats, StepReport};

@@ -1,4 +1,5 @@
-//! Numbers from predictions: loss, perplexity, bits per byte, next-token accuracy. Runs no model and knows no tensors.
+//! Numbers from predictions: loss, perplexity, bits per byte, next-token accuracy, and what their curves say. Runs no model and
+//! knows no tensors.
 //!
 //! Everything is kept as sums and counts, and divided once, at the end:
 //!
@@ -13,5 +14,7 @@
 //! ```
 
 mod nll;
+mod verdict;
 
 pub use nll::Nll;
+pub use verdict::{Evaluation, Gap, Trend, Verdict, verdict};

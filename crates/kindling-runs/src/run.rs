@@ -215,10 +215,7 @@ impl Run {
     /// # Errors
     /// I/O.
     pub fn log_sample(&self, step: u64, text: &str) -> Result<(), RunsError> {
-        // Longer than any run of backticks in the text, so that the text cannot end its block.
-        let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
-        let fence = "`".repeat(3.max(longest + 1));
-        self.append(SAMPLES, format!("## Step {step}\n\n{fence}text\n{text}\n{fence}\n\n").as_bytes())
+        self.append(SAMPLES, format!("## Step {step}\n\n{}\n", fenced(text)).as_bytes())
     }
 
     fn append(&self, name: &str, bytes: &[u8]) -> Result<(), RunsError> {
@@ -242,6 +239,14 @@ impl Run {
         let path = self.dir.join(SUMMARY);
         if path.exists() { read_json(&path).map(Some) } else { Ok(None) }
     }
+}
+
+/// A text as a Markdown block that shows it as it is.
+pub(crate) fn fenced(text: &str) -> String {
+    // Longer than any run of backticks in the text, so that the text cannot end its block.
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(3.max(longest + 1));
+    format!("{fence}text\n{text}\n{fence}\n")
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {

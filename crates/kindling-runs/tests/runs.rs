@@ -208,3 +208,30 @@ fn what_a_killed_process_left_half_written_is_removed_by_the_next_writer() {
     Run::open_for_writing(&dir).unwrap();
     assert!(whole.exists() && !left.iter().any(|path| path.exists()));
 }
+
+#[test]
+fn each_start_has_an_event_file_behind_those_before_it() {
+    let root = tempfile::tempdir().unwrap();
+    let run = create(root.path(), "a", 1).unwrap();
+    // As of a clock that has been set back since.
+    std::fs::write(run.dir().join("events.out.tfevents.4000000000.kindling"), "").unwrap();
+    for first_step in [1, 300] {
+        run.tensorboard(first_step).unwrap().text("sample", first_step, "`a`\n```").unwrap();
+    }
+    let read = |second: u64| std::fs::read(run.dir().join(format!("events.out.tfevents.{second}.kindling"))).unwrap();
+    for (second, start) in [(4_000_000_001, vec![16, 1, 58, 2, 8, 1]), (4_000_000_002, vec![16, 172, 2, 58, 2, 8, 1])] {
+        let mut bytes = read(second);
+        let mut contents = Vec::new();
+        while !bytes.is_empty() {
+            let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+            contents.push(bytes[12..12 + len].to_vec());
+            bytes.drain(..16 + len);
+        }
+        let [version, session, text] = contents.as_slice() else { panic!("{} records", contents.len()) };
+        assert!(version.ends_with(b"brain.Event:2"));
+        // Behind the nine bytes of the time: the step, and that a session starts.
+        assert_eq!(session[9..], start);
+        let text = String::from_utf8_lossy(text);
+        assert!(text.contains("````text\n`a`\n```\n````\n"), "{text}");
+    }
+}

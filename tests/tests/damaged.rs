@@ -122,7 +122,9 @@ fn the_newest_checkpoint() {
             assert!(warning.contains(&path) && warning.contains("damaged"), "{warning}");
             // From the one before, the same steps are taken again.
             assert_eq!(lab.losses("old", "train"), losses);
-            assert!(fs::read(lab.path(&path)).expect("it was written again") == whole, "{path} is as it was");
+            let again = fs::read(lab.path(&path)).expect("it was written again");
+            // How long the steps took, which the index has the hash of, is another time's.
+            assert!(again == whole || file.ends_with("json"), "{path} is as it was");
         }
     }
 }
@@ -200,8 +202,8 @@ fn a_run_of_a_later_version() {
     let lab = Lab::with_run();
     lab.run("TRAIN --name later").ok();
     let manifest = lab.read("runs/later/manifest.json");
-    lab.write("runs/later/manifest.json", manifest.replacen("\"version\": 2", "\"version\": 999", 1));
-    lab.check_errors(&[("generate later", &["runs/later/manifest.json", "version 999, expected 1 to 2"])]);
+    lab.write("runs/later/manifest.json", manifest.replacen("\"version\": 3", "\"version\": 999", 1));
+    lab.check_errors(&[("generate later", &["runs/later/manifest.json", "version 999, expected 1 to 3"])]);
 }
 
 #[test]

@@ -41,16 +41,16 @@ fn more_steps_may_be_taken() {
 fn what_would_change_the_mathematics_is_refused() {
     let lab = Lab::with_run();
     lab.check_errors(&[
-        ("train --resume old --set train.lr=0.5", &["cannot resume", "`lr = 0.5`", "`lr = 0.01`"]),
-        ("train --resume old --set train.steps=40 --set train.batch_size=8", &["`batch_size = 8`", "`batch_size = 4`"]),
-        ("train --resume old --set model.n_layers=2", &["`n_layers = 2`", "`n_layers = 1`"]),
+        ("train --resume old --set train.lr=0.5", &["cannot resume", "`train.lr = 0.5`", "`train.lr = 0.01`"]),
+        ("train --resume old --set train.steps=40 --set train.batch_size=8", &["`train.batch_size = 8`", "`train.batch_size = 4`"]),
+        ("train --resume old --set model.n_layers=2", &["`model.n_layers = 2`", "`model.n_layers = 1`"]),
         ("train --resume old --set seed=2", &["`seed = 2`", "`seed = 1`"]),
-        ("train --resume old --set tokenizer.kind=char", &["`kind = \"char\"`", "`kind = \"bpe\"`"]),
-        ("train --resume old --set train.optimizer=muon", &["`optimizer = \"muon\"`", "missing"]),
-        ("train --resume old --set train.schedule=wsd", &["`schedule = \"wsd\"`", "missing"]),
-        ("train --resume old --set train.ema=0.9", &["`ema = 0.9`", "missing"]),
-        ("train --resume old --set data.order=epoch", &["`order = \"epoch\"`", "missing"]),
-        ("train --resume old --set data.document_mask=true", &["`document_mask = true`", "missing"]),
+        ("train --resume old --set tokenizer.kind=char", &["`tokenizer.kind = \"char\"`", "`tokenizer.kind = \"bpe\"`"]),
+        ("train --resume old --set train.optimizer=muon", &["`train.optimizer = \"muon\"`", "missing"]),
+        ("train --resume old --set train.schedule=wsd", &["`train.schedule = \"wsd\"`", "missing"]),
+        ("train --resume old --set train.ema=0.9", &["`train.ema = 0.9`", "missing"]),
+        ("train --resume old --set data.order=epoch", &["`data.order = \"epoch\"`", "missing"]),
+        ("train --resume old --set data.document_mask=true", &["`data.document_mask = true`", "missing"]),
         // Twenty steps have been taken; the run cannot have taken ten.
         ("train --resume old --set train.steps=10", &["10", "20"]),
         ("train --resume old --set train.steps=0", &["`train.steps` is 0"]),
@@ -62,7 +62,7 @@ fn a_configuration_that_was_edited_is_compared_with_the_checkpoints() {
     let lab = Lab::with_run();
     let config = lab.read("runs/old/config.toml");
     lab.write("runs/old/config.toml", config.replace("lr = 0.01", "lr = 0.5"));
-    lab.run("train --resume old --set train.steps=40").fails(&["cannot resume", "`lr = 0.5`", "`lr = 0.01`"]);
+    lab.run("train --resume old --set train.steps=40").fails(&["cannot resume", "`train.lr = 0.5`", "`train.lr = 0.01`"]);
     lab.write("runs/old/config.toml", config);
     lab.run("train --resume old --set train.steps=40").ok();
 }

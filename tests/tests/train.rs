@@ -28,14 +28,16 @@ fn one_file_gives_a_complete_run() {
     let lab = Lab::new();
     let said = lab.run("TRAIN --name one --set train.sample_every=10").ok();
     assert_eq!(documents(&said), 1);
+    let (events, names): (Vec<_>, Vec<_>) = lab.names("runs/one").into_iter().partition(|name| name.starts_with("events.out.tfevents."));
+    assert_eq!(events.len(), 1);
     assert_eq!(
-        lab.names("runs/one"),
+        names,
         ["best", "checkpoints", "config.toml", "lock", "manifest.json", "metrics.jsonl", "samples.md", "summary.json", "tokenizer.json"]
     );
     assert_eq!(lab.names("runs/one/checkpoints"), ["step-00000010", "step-00000020"]);
     assert_eq!(
         lab.names("runs/one/checkpoints/step-00000020"),
-        ["checkpoint.json", "model.safetensors", "optimizer.safetensors", "state.json"]
+        ["checkpoint.json", "config.toml", "model.safetensors", "optimizer.safetensors", "state.json"]
     );
     assert_eq!(lab.names("runs/one/best").len(), 1);
     assert_eq!(lab.names(&lab.prepared()), ["manifest.json", "tokenizer.json", "train-00000.bin", "validation-00000.bin"]);
@@ -53,7 +55,19 @@ fn one_file_gives_a_complete_run() {
     assert!(samples.contains("## Step 10\n") && samples.contains("## Step 20\n") && samples.contains("\nthe "), "{samples}");
 
     // What the user is told is what was written.
-    for label in ["validation loss", "perplexity", "bits per byte", "next-token accuracy", "tokens/s", "peak memory", "run ", "next "] {
+    for label in [
+        "validation loss",
+        "perplexity",
+        "bits per byte",
+        "next-token accuracy",
+        "verdict",
+        "gap",
+        "memorised",
+        "tokens/s",
+        "peak memory",
+        "run ",
+        "next ",
+    ] {
         assert!(said.out.lines().any(|line| line.starts_with(label)), "`{label}`: {said}");
     }
     assert!(said.out.contains(&format!("{:.4}", summary["validation_loss"].as_f64().expect("a number"))), "{said}");
@@ -329,7 +343,7 @@ fn as_json() {
     let lab = Lab::new();
     let value = lab.run("TRAIN --name json --json").json();
     let keys = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
-    assert_eq!(keys(&value), ["dir", "run", "sample", "summary"]);
+    assert_eq!(keys(&value), ["dir", "run", "sample", "summary", "verdict"]);
     assert_eq!((&value["run"], &value["dir"]), (&"json".into(), &"runs/json".into()));
     assert_eq!(value["summary"], lab.summary("json"));
     assert!(value["sample"].as_str().is_some_and(|sample| sample.starts_with("the ")));
@@ -340,6 +354,8 @@ fn as_json() {
             "best",
             "bits_per_byte",
             "elapsed_s",
+            "ended",
+            "memorised",
             "peak_memory_bytes",
             "perplexity",
             "steps",

@@ -86,7 +86,10 @@ fn eval_counts_every_byte_once() {
     ] {
         lab.run(&format!("{line} --name {name}")).ok();
         let value = lab.run(&format!("eval {name} --text eval.txt --json")).json();
-        assert_eq!(keys(&value), ["accuracy", "bits_per_byte", "loss", "n_bytes", "n_targets", "perplexity", "run", "step", "text"]);
+        assert_eq!(
+            keys(&value),
+            ["accuracy", "bits_per_byte", "loss", "n_bytes", "n_targets", "perplexity", "run", "standard_error", "step", "text"]
+        );
         assert_eq!(value["n_bytes"].as_u64(), expected, "{name}: {value}");
         assert_eq!(value["bits_per_byte"].as_f64().is_some(), expected.is_some(), "{name}: {value}");
         let number = |key: &str| value[key].as_f64().unwrap_or_else(|| panic!("{key}: {value}"));

@@ -132,6 +132,9 @@ pub(crate) struct TrainArgs {
     /// The run's name; by default the config's with a number
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// Write where the time goes into the run's trace.json, which Perfetto (ui.perfetto.dev) and chrome://tracing open
+    #[arg(long)]
+    pub(crate) profile: bool,
     /// Go on with a run: its name, its path, or `latest`
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest",
           conflicts_with_all = ["config", "data", "validation_data", "lossy", "text_field", "skip_bad", "precision", "name"])]

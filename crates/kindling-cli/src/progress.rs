@@ -133,7 +133,7 @@ impl Progress {
 
     pub(crate) fn train(&mut self, event: &TrainEvent<'_>) {
         match event {
-            TrainEvent::Started { step, steps } => {
+            TrainEvent::Started { step, steps, .. } => {
                 self.begin("train", *steps, "train      [{bar:30}] {pos}/{len} {msg}");
                 self.bar.set_position(*step);
                 (self.first_step, self.steps, self.started) = (*step, *steps, Instant::now());
@@ -154,7 +154,7 @@ impl Progress {
             TrainEvent::Validating { done, total } => {
                 self.bar.set_message(format!("validating, {done} of {total} windows"));
             }
-            TrainEvent::Validated { step, nll, is_best } => {
+            TrainEvent::Validated { step, nll, is_best, .. } => {
                 let bpb = nll.bits_per_byte().map_or(String::new(), |bpb| format!(", {bpb:.4} bits per byte"));
                 let best = if *is_best { ", best so far" } else { "" };
                 self.line(&format!("step {step:>6}  validation loss {:.4}{bpb}{best}", nll.loss()));

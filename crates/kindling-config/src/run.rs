@@ -1,5 +1,6 @@
 //! Everything that says what a run is. Resolved once by the command line, then only read.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -183,6 +184,24 @@ impl RunConfig {
     /// The whole configuration as TOML; [`RunConfig::from_toml`] reads it back to an equal value.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).expect("plain data serialises")
+    }
+
+    /// Every setting that a file of it has, by its whole key, such as `train.lr`, as it is written there.
+    pub fn settings(&self) -> BTreeMap<String, String> {
+        fn collect(prefix: &str, value: &toml::Value, settings: &mut BTreeMap<String, String>) {
+            match value {
+                toml::Value::Table(table) => {
+                    for (key, value) in table {
+                        let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                        collect(&key, value, settings);
+                    }
+                }
+                value => drop(settings.insert(prefix.to_owned(), value.to_string())),
+            }
+        }
+        let mut settings = BTreeMap::new();
+        collect("", &toml::Value::try_from(self).expect("plain data serialises"), &mut settings);
+        settings
     }
 
     /// Checks every value that can be checked without data.

@@ -4,4 +4,4 @@
 
 mod score;
 
-pub use score::{EvalError, score_text, score_tokens, validate};
+pub use score::{EvalError, Score, score_text, score_tokens, validate};

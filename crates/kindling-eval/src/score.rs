@@ -31,12 +31,22 @@ impl EvalError {
     }
 }
 
+/// What a model thought of some text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Score {
+    /// Over all predicted tokens.
+    pub nll: Nll,
+    /// Standard error of the mean loss as an estimate for all text of the kind, nats a token: windows are taken as drawn
+    /// independently, for tokens that follow each other are not (a ratio of means; Cochran, *Sampling Techniques*, 6.4). None for one window.
+    pub standard_error: Option<f64>,
+}
+
 /// Tokens computed at once: enough to keep every core busy, little enough for logits over a large vocabulary.
 const TOKENS_AT_ONCE: usize = 4096;
 
 /// The whole validation split, as one sequence; with a `document_token` no token sees a document before its own. `progress` hears
 /// of windows done and windows in all.
-pub fn validate(model: &Gpt, data: &Prepared, document_token: Option<u32>, progress: &mut dyn FnMut(u64, u64)) -> Nll {
+pub fn validate(model: &Gpt, data: &Prepared, document_token: Option<u32>, progress: &mut dyn FnMut(u64, u64)) -> Score {
     let split = &data.validation;
     score_tokens(model, &data.tokenizer, split.n_tokens(), document_token, |start, end| split.read(start, end), progress)
 }
@@ -45,7 +55,7 @@ pub fn validate(model: &Gpt, data: &Prepared, document_token: Option<u32>, progr
 ///
 /// # Errors
 /// A text that the vocabulary cannot express, or that is too short.
-pub fn score_text(model: &Gpt, tokenizer: &Tokenizer, text: &str, progress: &mut dyn FnMut(u64, u64)) -> Result<Nll, EvalError> {
+pub fn score_text(model: &Gpt, tokenizer: &Tokenizer, text: &str, progress: &mut dyn FnMut(u64, u64)) -> Result<Score, EvalError> {
     let ids = encode_document(tokenizer, text, true)?;
     if ids.len() < 2 {
         return Err(EvalError::TooShort { found: ids.len() });
@@ -67,17 +77,23 @@ pub fn score_tokens(
     document_token: Option<u32>,
     read: impl Fn(u64, u64) -> Vec<u32>,
     progress: &mut dyn FnMut(u64, u64),
-) -> Nll {
+) -> Score {
     let context_len = model.config().context_len;
     let rows = (TOKENS_AT_ONCE / context_len).max(1);
     let total = n_windows(n_tokens, context_len);
     let (device, mut done) = (model.device(), 0);
+    // Nats and tokens of each.
+    let mut windows_of: Vec<(f64, f64)> = Vec::new();
     let mut sum = Nll { bytes: tokenizer.is_lossless().then_some(0), ..Nll::default() };
     for batch in windows(n_tokens, context_len, rows, document_token, read) {
         let pass = Pass { document_starts: batch.document_starts.as_deref().map(Into::into), ..Pass::default() };
         let (nats, best) = model.score(to_tensor(&batch, &batch.ids, &device), to_tensor(&batch, &batch.targets, &device), &pass);
         let nats: Vec<f32> = nats.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
         let best: Vec<i64> = best.into_data().convert::<i64>().try_into_vec().expect("converted to i64");
+        windows_of.extend(batch.weights.chunks(batch.row_len).zip(nats.chunks(batch.row_len)).map(|(weights, nats)| {
+            let counted = weights.iter().zip(nats).filter(|(weight, _)| **weight > 0.0);
+            counted.fold((0.0, 0.0), |(sum, n), (_, nats)| (sum + f64::from(*nats), n + 1.0))
+        }));
         for (i, target) in batch.targets.iter().enumerate().filter(|(i, _)| batch.weights[*i] > 0.0) {
             let is_text = !tokenizer.is_special(*target);
             let bytes = if is_text { tokenizer.token_bytes(*target).map_or(0, <[u8]>::len) as u64 } else { 0 };
@@ -92,7 +108,9 @@ pub fn score_tokens(
         done += batch.n_rows as u64;
         progress(done, total);
     }
-    sum
+    let n = windows_of.len() as f64;
+    let squares: f64 = windows_of.iter().map(|(nats, tokens)| (nats - sum.loss() * tokens).powi(2)).sum();
+    Score { nll: sum, standard_error: (n > 1.0).then(|| (squares * n / (n - 1.0)).sqrt() / sum.tokens as f64) }
 }
 
 fn to_tensor(batch: &Batch, values: &[u32], device: &Device) -> Tensor<2, Int> {

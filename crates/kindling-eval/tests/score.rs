@@ -50,7 +50,7 @@ fn sums_equal_those_of_windows_computed_one_by_one() {
         start = end;
     }
     let mut told = Vec::new();
-    let nll = score_text(&model, &tokenizer, &text, &mut |done, total| told.push((done, total))).unwrap();
+    let nll = score_text(&model, &tokenizer, &text, &mut |done, total| told.push((done, total))).unwrap().nll;
     assert_eq!((nll.tokens, nll.correct), (ids.len() as u64 - 1, correct));
     // Measured: no difference on flex. Another backend may round rows computed together otherwise.
     assert!((nll.nats - nats).abs() < 1e-6 * nats, "{} and {nats}", nll.nats);
@@ -67,7 +67,7 @@ fn bytes_are_the_texts_own_and_unknown_for_words() {
         (Tokenizer::Char(CharVocab::build(&[TEXT], &[])), Some(TEXT.len() as u64 - 1)),
         (Tokenizer::Word(WordVocab::build(&[TEXT], 30, &[])), None),
     ] {
-        let nll = score_text(&model(&tokenizer), &tokenizer, TEXT, &mut |_, _| {}).unwrap();
+        let nll = score_text(&model(&tokenizer), &tokenizer, TEXT, &mut |_, _| {}).unwrap().nll;
         assert_eq!(nll.bytes, expected, "{}", tokenizer.kind());
         assert_eq!(nll.text_nats, nll.nats);
     }
@@ -80,7 +80,8 @@ fn end_of_text_counts_as_a_token_and_not_as_text() {
     let mut ids = tokenizer.encode(TEXT).unwrap();
     ids.extend([end, ids[0], ids[1]]);
     let nll =
-        score_tokens(&model(&tokenizer), &tokenizer, ids.len() as u64, None, |a, b| ids[a as usize..b as usize].to_vec(), &mut |_, _| {});
+        score_tokens(&model(&tokenizer), &tokenizer, ids.len() as u64, None, |a, b| ids[a as usize..b as usize].to_vec(), &mut |_, _| {})
+            .nll;
     assert_eq!(nll.tokens, ids.len() as u64 - 1);
     let text: usize = ids[1..].iter().filter(|id| **id != end).map(|id| tokenizer.token_bytes(*id).unwrap().len()).sum();
     assert_eq!(nll.bytes, Some(text as u64));
@@ -94,7 +95,9 @@ fn documents_that_are_told_apart_are_scored_as_if_alone() {
     let tokenizer = bpe();
     let (model, end) = (model(&tokenizer), tokenizer.end_of_text().unwrap());
     let nats = |ids: &[u32], document_token| {
-        score_tokens(&model, &tokenizer, ids.len() as u64, document_token, |a, b| ids[a as usize..b as usize].to_vec(), &mut |_, _| {}).nats
+        score_tokens(&model, &tokenizer, ids.len() as u64, document_token, |a, b| ids[a as usize..b as usize].to_vec(), &mut |_, _| {})
+            .nll
+            .nats
     };
     // The second document's loss after two different first ones, all in one window.
     let second = |first: [u32; 3], token| {

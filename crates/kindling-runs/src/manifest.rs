@@ -82,6 +82,21 @@ pub struct Summary {
     /// Why it ended with that step.
     #[serde(default)]
     pub ended: Ended,
+    /// Of its last sample, the longest run of tokens that stands in the training data too.
+    #[serde(default)]
+    pub memorised: Option<MemorisedText>,
+}
+
+/// A run of tokens of a sample that stands in the training data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemorisedText {
+    /// How many tokens.
+    pub n_tokens: usize,
+    /// Tokens of the whole sample, its prompt left out.
+    pub n_sampled: usize,
+    /// The text of the tokens.
+    pub text: String,
 }
 
 /// Why a run has taken its last step.

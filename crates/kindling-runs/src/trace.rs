@@ -1,7 +1,7 @@
 //! Where a training spends its time, in Chrome's trace-event format, which Perfetto and `chrome://tracing` open. Measures nothing itself.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -27,7 +27,12 @@ impl Run {
     /// # Errors
     /// I/O.
     pub fn trace(&self) -> Result<TraceWriter, RunsError> {
-        TraceWriter::create(&self.dir().join(TRACE))
+        TraceWriter::create(&self.trace_path())
+    }
+
+    /// Where its trace lies, or would.
+    pub fn trace_path(&self) -> PathBuf {
+        self.dir().join(TRACE)
     }
 }
 

@@ -90,6 +90,7 @@ fn one_writer_at_a_time_and_readers_always() {
         elapsed_s: 1.0,
         peak_memory_bytes: None,
         ended: kindling_runs::Ended::Steps,
+        memorised: None,
     })
     .unwrap();
     drop(run);

@@ -1,7 +1,9 @@
 //! What a training tells its listeners. Knows nothing of terminals or files.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use kindling_config::RunConfig;
 use kindling_metrics::Nll;
 
 use crate::TrainError;
@@ -16,6 +18,19 @@ pub enum TrainEvent<'a> {
         step: u64,
         /// Steps in all.
         steps: u64,
+        /// What is trained.
+        config: &'a RunConfig,
+    },
+    /// Something was computed, as a part of what the next event tells.
+    Span {
+        /// `data`, `forward`, `backward`, `optimizer`, `evaluation`, `checkpoint` or `sample`.
+        name: &'static str,
+        /// When it began.
+        started: Instant,
+        /// How long it took.
+        took: Duration,
+        /// Steps taken before.
+        step: u64,
     },
     /// A checkpoint was passed over because it does not verify.
     CheckpointRejected {
@@ -70,6 +85,8 @@ pub enum TrainEvent<'a> {
         step: u64,
         /// Over the whole split.
         nll: Nll,
+        /// Standard error of its loss, where it has more than one window.
+        standard_error: Option<f64>,
         /// Whether it is the lowest loss so far.
         is_best: bool,
     },

@@ -1,5 +1,7 @@
 //! What a step learns from a batch: its loss and the gradients of every parameter. Updates nothing.
 
+use std::time::Instant;
+
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -17,6 +19,17 @@ use crate::TrainError;
 /// # Errors
 /// [`TrainError::NotFinite`] says which sequences gave a loss that is not a number.
 pub fn gradients(model: &Gpt, batch: &Batch, config: &RunConfig, step: u64) -> Result<(f64, GradientsParams), TrainError> {
+    timed_gradients(model, batch, config, step, &mut |_, _| {})
+}
+
+/// As [`gradients`]; `span` hears of each `forward` and `backward` that is over, and when it began.
+pub(crate) fn timed_gradients(
+    model: &Gpt,
+    batch: &Batch,
+    config: &RunConfig,
+    step: u64,
+    span: &mut dyn FnMut(&'static str, Instant),
+) -> Result<(f64, GradientsParams), TrainError> {
     let weight = batch.weight();
     let micro = config.train.micro_batch();
     let dropout = config.seed.stream("dropout");
@@ -36,9 +49,9 @@ pub fn gradients(model: &Gpt, batch: &Batch, config: &RunConfig, step: u64) -> R
             if nats.is_finite() { Ok(nats) } else { Err(bad()) }
         };
         let (micro_nats, grads) = if config.train.gradient_checkpointing {
-            checkpointed(model, &part, &pass, weight, counted)?
+            checkpointed(model, &part, &pass, weight, counted, span)?
         } else {
-            whole(model, &part, &pass, weight, counted)?
+            whole(model, &part, &pass, weight, counted, span)?
         };
         nats += micro_nats;
         accumulator.accumulate(model, grads);
@@ -53,11 +66,18 @@ fn whole(
     pass: &Pass,
     weight: f64,
     counted: impl FnOnce(&Loss) -> Result<f64, TrainError>,
+    span: &mut dyn FnMut(&'static str, Instant),
 ) -> Result<(f64, GradientsParams), TrainError> {
+    let started = Instant::now();
     let (ids, targets, weights) = to_tensors(batch, &model.device());
     let loss = model.loss(ids, targets, weights, pass);
+    // Reading the loss waits for it where the device computes beside us.
     let nats = counted(&loss)?;
-    Ok((nats, GradientsParams::from_grads((loss.nats / weight).backward(), model)))
+    span("forward", started);
+    let started = Instant::now();
+    let grads = GradientsParams::from_grads((loss.nats / weight).backward(), model);
+    span("backward", started);
+    Ok((nats, grads))
 }
 
 /// The same with one block's activations at a time (Chen et al., arXiv:1604.06174): what enters each block is kept, and the
@@ -68,7 +88,9 @@ fn checkpointed(
     pass: &Pass,
     weight: f64,
     counted: impl FnOnce(&Loss) -> Result<f64, TrainError>,
+    span: &mut dyn FnMut(&'static str, Instant),
 ) -> Result<(f64, GradientsParams), TrainError> {
+    let started = Instant::now();
     let (ids, targets, weights) = to_tensors(batch, &model.device());
     let n_rows = batch.n_rows;
     let mut accumulator = GradientsAccumulator::<Gpt>::new();
@@ -84,6 +106,8 @@ fn checkpointed(
     let x = leaf(x);
     let loss = model.leave(x.clone(), targets, weights);
     let nats = counted(&loss)?;
+    span("forward", started);
+    let started = Instant::now();
     let grads = (loss.nats / weight).backward();
     let mut d_x = x.grad(&grads);
     accumulator.accumulate(model, GradientsParams::from_grads(grads, model));
@@ -99,6 +123,7 @@ fn checkpointed(
     }
     let grads = backward(model.enter(ids, pass), d_x);
     accumulator.accumulate(model, GradientsParams::from_grads(grads, model));
+    span("backward", started);
     Ok((nats, accumulator.grads()))
 }
 

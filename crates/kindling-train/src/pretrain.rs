@@ -9,18 +9,21 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use kindling_config::{RunConfig, SpikeAction};
-use kindling_data::{Batch, BatchOptions, BatchSampler, Prepared};
-use kindling_eval::validate;
-use kindling_infer::{generate, prompt_ids};
+use kindling_data::{Batch, BatchOptions, BatchSampler, Prepared, memorised};
+use kindling_eval::{Score, validate};
+use kindling_infer::{InferError, generate, prompt_ids};
 use kindling_kernels::Precision;
 use kindling_metrics::Nll;
 use kindling_model::weights;
-use kindling_runs::{CONFIG_FILE, CheckpointKind, EMA_FILE, Ended, MODEL_FILE, OPTIMIZER_FILE, Run, RunsError, STATE_FILE, Summary};
+use kindling_runs::{
+    CONFIG_FILE, CheckpointKind, EMA_FILE, Ended, MODEL_FILE, MemorisedText, OPTIMIZER_FILE, Run, RunsError, STATE_FILE, Summary,
+};
 use kindling_tokenizer::Tokenizer;
 
+use crate::gradients::timed_gradients;
 use crate::resume::{Begun, begin, load};
 use crate::state::write_synced;
-use crate::{Listener, TrainError, TrainEvent, TrainState, gradients, lr_at, peak_memory_bytes};
+use crate::{Listener, TrainError, TrainEvent, TrainState, lr_at, peak_memory_bytes};
 
 /// A run that has jumped so many steps in a row learns nothing any more.
 const MOST_SKIPPED: u64 = 20;
@@ -103,22 +106,26 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
         run.save_config(config)?;
     }
     run.rewind_log(now.state.step)?;
-    tell(listeners, &TrainEvent::Started { step: now.state.step, steps })?;
+    tell(listeners, &TrainEvent::Started { step: now.state.step, steps, config })?;
 
     let started = Instant::now();
     let (mut train_s, mut train_tokens) = (0.0, 0);
-    let mut last_nll = None;
+    let (mut last_nll, mut last_sample) = (None, None);
     while ended(config, &now.state).is_none() {
         let step_started = Instant::now();
-        let batch = sampler.batch_at(&data.training, now.state.step + now.state.left_out);
+        let step = now.state.step;
+        let started_data = Instant::now();
+        let batch = sampler.batch_at(&data.training, step + now.state.left_out);
+        tell(listeners, &span("data", started_data, step))?;
         let taken;
-        (now, taken) = take_step(config, &batch, now)?;
+        (now, taken) = take_step(config, &batch, now, listeners)?;
         if let Taken::Spike { loss } = taken
             && let Some(back) = roll_back(training, &mut now, loss, listeners)?
         {
             now = back;
             continue;
         }
+        tell(listeners, &span("step", step_started, step))?;
         let n_tokens = (batch.n_rows * batch.row_len) as u64;
         let step_s = step_started.elapsed().as_secs_f64();
         let state = &mut now.state;
@@ -130,9 +137,6 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
         let step = state.step;
         match taken {
             Taken::Step { loss, lr, grad_norm } => {
-                if let Some(ema) = &mut now.ema {
-                    ema.update(&now.model, step);
-                }
                 tell(listeners, &TrainEvent::Step { step, loss, lr, grad_norm, tokens: now.state.tokens, step_s })?;
             }
             Taken::Spike { loss } => tell(listeners, &TrainEvent::Skipped { step, loss, tokens: now.state.tokens, step_s })?,
@@ -146,11 +150,13 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
         let is_last = ended(config, &now.state).is_some();
         let stopped = stop.load(Ordering::Relaxed);
         if due(config.train.checkpoint_every) || is_last || stopped {
+            let started = Instant::now();
             let dir = save(training, CheckpointKind::Last, &now)?;
+            tell(listeners, &span("checkpoint", started, step))?;
             tell(listeners, &TrainEvent::Saved { step, dir: &dir })?;
         }
         if due(config.train.sample_every) || is_last {
-            sample(training, &now, listeners)?;
+            last_sample = Some(sample(training, &now, listeners)?);
         }
         if stopped && !is_last {
             return Ok(Outcome::Stopped { step });
@@ -159,7 +165,7 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
     // Killed between its last checkpoint and its summary, a run has nothing left to do but to say how it stands.
     let nll = match last_nll {
         Some(nll) => nll,
-        None => score(training, &now, listeners)?,
+        None => score(training, &now, listeners)?.nll,
     };
     let state = &now.state;
     let summary = Summary {
@@ -174,6 +180,7 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
         elapsed_s: started.elapsed().as_secs_f64(),
         peak_memory_bytes: peak_memory_bytes(),
         ended: ended(config, state).unwrap_or_default(),
+        memorised: last_sample.map(|text| longest_memorised(data, &text)).transpose()?.flatten(),
     };
     run.finish(&summary)?;
     Ok(Outcome::Finished(summary))
@@ -202,19 +209,31 @@ enum Taken {
 }
 
 /// Moves the weights, unless the run is guarded and this is a spike.
-fn take_step(config: &RunConfig, batch: &Batch, mut now: Begun) -> Result<(Begun, Taken), TrainError> {
+fn take_step(config: &RunConfig, batch: &Batch, mut now: Begun, listeners: &mut [&mut dyn Listener]) -> Result<(Begun, Taken), TrainError> {
     let step = now.state.step;
     let lr = lr_at(&config.train, config.train.last_step(&config.model), step);
     let guard = config.train.spike_guard;
-    let (loss, grads) = match gradients(&now.model, batch, config, step) {
+    let mut told = Ok(());
+    let result = timed_gradients(&now.model, batch, config, step, &mut |name, started| {
+        if told.is_ok() {
+            told = tell(listeners, &span(name, started, step));
+        }
+    });
+    told?;
+    let (loss, grads) = match result {
         Err(TrainError::NotFinite { .. }) if guard.is_some() => return Ok((now, Taken::Spike { loss: f64::NAN })),
         result => result?,
     };
     if guard.is_some_and(|guard| now.state.losses.is_spike(loss, guard.sigmas)) {
         return Ok((now, Taken::Spike { loss }));
     }
+    let started = Instant::now();
     let (model, norm) = now.optimizer.step(lr, now.model, grads);
     now.model = model;
+    if let Some(ema) = now.ema.as_mut().filter(|_| norm.is_ok()) {
+        ema.update(&now.model, step + 1);
+    }
+    tell(listeners, &span("optimizer", started, step))?;
     let taken = match norm {
         Ok(grad_norm) => {
             if guard.is_some() {
@@ -272,7 +291,7 @@ fn sampler(config: &RunConfig, data: &Prepared) -> Result<BatchSampler, TrainErr
 
 /// Scores the whole validation split, and keeps the weights if they are the best so far.
 fn evaluate(training: &Training<'_>, now: &mut Begun, listeners: &mut [&mut dyn Listener]) -> Result<Nll, TrainError> {
-    let nll = score(training, now, listeners)?;
+    let Score { nll, standard_error } = score(training, now, listeners)?;
     let step = now.state.step;
     let is_best = now.state.best.is_none_or(|(best, _)| nll.loss() < best);
     if is_best {
@@ -282,34 +301,50 @@ fn evaluate(training: &Training<'_>, now: &mut Begun, listeners: &mut [&mut dyn 
     } else {
         now.state.stalled += 1;
     }
-    tell(listeners, &TrainEvent::Validated { step, nll, is_best })?;
+    tell(listeners, &TrainEvent::Validated { step, nll, standard_error, is_best })?;
     Ok(nll)
 }
 
 /// The score of the whole validation split, in f32, as `kindling eval` will score it.
-fn score(training: &Training<'_>, now: &Begun, listeners: &mut [&mut dyn Listener]) -> Result<Nll, TrainError> {
+fn score(training: &Training<'_>, now: &Begun, listeners: &mut [&mut dyn Listener]) -> Result<Score, TrainError> {
+    let started = Instant::now();
     let model = now.used().with_precision(Precision::F32);
     let document_token = document_token(training.config, &training.data.tokenizer)?;
     let mut told = Ok(());
-    let nll = validate(&model, training.data, document_token, &mut |done, total| {
+    let score = validate(&model, training.data, document_token, &mut |done, total| {
         if told.is_ok() {
             told = tell(listeners, &TrainEvent::Validating { done, total });
         }
     });
     told?;
-    if !nll.loss().is_finite() {
+    tell(listeners, &span("evaluation", started, now.state.step))?;
+    if !score.nll.loss().is_finite() {
         return Err(TrainError::NotFinite { what: "the validation loss".into(), step: now.state.step, micro_batch: None });
     }
-    Ok(nll)
+    Ok(score)
 }
 
-fn sample(training: &Training<'_>, now: &Begun, listeners: &mut [&mut dyn Listener]) -> Result<(), TrainError> {
+/// Draws a sample, tells it, and gives back what was drawn behind the prompt.
+fn sample(training: &Training<'_>, now: &Begun, listeners: &mut [&mut dyn Listener]) -> Result<String, TrainError> {
     let config = training.config;
+    let started = Instant::now();
     // The same seed at every step: what changes between two samples is the model.
     let model = now.used();
     let pieces = generate(&model, &training.data.tokenizer, &config.sample, config.seed.stream("sample"))?;
     let text = pieces.collect::<Result<String, _>>()?;
-    tell(listeners, &TrainEvent::Sample { step: now.state.step, prompt: &config.sample.prompt, text: &text })
+    tell(listeners, &span("sample", started, now.state.step))?;
+    tell(listeners, &TrainEvent::Sample { step: now.state.step, prompt: &config.sample.prompt, text: &text })?;
+    Ok(text)
+}
+
+/// The longest run of tokens of a sample that stands in the training data too.
+fn longest_memorised(data: &Prepared, text: &str) -> Result<Option<MemorisedText>, TrainError> {
+    let ids = data.tokenizer.encode(text).map_err(InferError::Prompt)?;
+    let longest = memorised(std::slice::from_ref(&ids), &data.training, 1).pop().and_then(|found| found.longest);
+    Ok(longest.map(|span| {
+        let bytes = data.tokenizer.decode(&ids[span.start..span.start + span.len]).unwrap_or_default();
+        MemorisedText { n_tokens: span.len, n_sampled: ids.len(), text: String::from_utf8_lossy(&bytes).into_owned() }
+    }))
 }
 
 /// Writes a checkpoint: to go on from with all that it takes, to use with the weights that are used.
@@ -333,6 +368,11 @@ fn save(training: &Training<'_>, kind: CheckpointKind, now: &Begun) -> Result<Pa
         write_synced(&dir.join(CONFIG_FILE), config.to_toml().as_bytes())?;
         now.state.write(&dir.join(STATE_FILE))
     })
+}
+
+/// What began then and ends now.
+fn span(name: &'static str, started: Instant, step: u64) -> TrainEvent<'static> {
+    TrainEvent::Span { name, started, took: started.elapsed(), step }
 }
 
 pub(crate) fn tell(listeners: &mut [&mut dyn Listener], event: &TrainEvent<'_>) -> Result<(), TrainError> {

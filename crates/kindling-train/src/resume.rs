@@ -32,7 +32,7 @@ impl Begun {
 /// learning rates to come; how often to look, how much is computed at once, and samples, which change nothing. All else is refused.
 ///
 /// # Errors
-/// [`TrainError::Changed`] names the first line of the configuration that may not differ.
+/// [`TrainError::Changed`] names the first key of the configuration that may not differ.
 pub fn check_resumable(old: &RunConfig, new: &RunConfig) -> Result<(), TrainError> {
     let mut allowed = old.clone();
     let (from, to) = (&new.train, &mut allowed.train);
@@ -45,13 +45,10 @@ pub fn check_resumable(old: &RunConfig, new: &RunConfig) -> Result<(), TrainErro
     if allowed == *new {
         return Ok(());
     }
-    let (then, now) = (allowed.to_toml(), new.to_toml());
-    // A line that one has and the other has not is what differs; a changed value is one of each.
-    let only = |a: &str, b: &str| {
-        let line = a.lines().find(|line| !b.lines().any(|other| other == *line));
-        line.map_or("missing".to_owned(), |line| format!("`{line}`"))
-    };
-    Err(TrainError::Changed { what: "the configuration".into(), found: only(&now, &then), expected: only(&then, &now) })
+    let (then, now) = (allowed.settings(), new.settings());
+    let key = then.keys().chain(now.keys()).find(|key| then.get(*key) != now.get(*key)).expect("what differs is written differently");
+    let written = |value: Option<&String>| value.map_or("missing".to_owned(), |value| format!("`{key} = {value}`"));
+    Err(TrainError::Changed { what: "the configuration".into(), found: written(now.get(key)), expected: written(then.get(key)) })
 }
 
 /// From the newest checkpoint that verifies, or from the beginning.

@@ -1,6 +1,6 @@
-//! The listener that keeps a run's log: `metrics.jsonl` and `samples.md`.
+//! The listener that keeps a run's log: `metrics.jsonl`, `samples.md`, and event files for TensorBoard.
 
-use kindling_runs::Run;
+use kindling_runs::{EventWriter, Run};
 use serde_json::json;
 
 use crate::{Listener, TrainError, TrainEvent};
@@ -9,7 +9,9 @@ use crate::{Listener, TrainError, TrainEvent};
 #[derive(Debug)]
 pub struct RunLog<'a> {
     run: &'a Run,
+    events: Option<EventWriter>,
     log_every: u64,
+    /// Of the steps since the last row.
     tokens: u64,
     seconds: f64,
     last_tokens: Option<u64>,
@@ -18,44 +20,90 @@ pub struct RunLog<'a> {
 impl<'a> RunLog<'a> {
     /// A log of `run`.
     pub fn new(run: &'a Run, log_every: u64) -> Self {
-        Self { run, log_every, tokens: 0, seconds: 0.0, last_tokens: None }
+        Self { run, events: None, log_every, tokens: 0, seconds: 0.0, last_tokens: None }
+    }
+
+    /// Points of curves at a step; those that are unknown are left out.
+    fn scalars(&mut self, step: u64, points: &[(&str, Option<f64>)]) -> Result<(), TrainError> {
+        for (tag, value) in points {
+            if let (Some(events), Some(value)) = (&mut self.events, value) {
+                events.scalar(tag, step, *value as f32)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, tokens: u64, step_s: f64) {
+        // How many tokens the first step of a resumed run had is not known.
+        if let Some(last) = self.last_tokens.replace(tokens) {
+            self.tokens += tokens - last;
+            self.seconds += step_s;
+        }
+    }
+
+    /// Event files in which nothing behind `step` stands any more.
+    fn begin_events(&mut self, step: u64) -> Result<(), TrainError> {
+        self.events = Some(self.run.tensorboard(step + 1)?);
+        Ok(())
     }
 }
 
 impl Listener for RunLog<'_> {
     fn on(&mut self, event: &TrainEvent<'_>) -> Result<(), TrainError> {
         match event {
+            TrainEvent::Started { step, config, .. } => {
+                self.begin_events(*step)?;
+                if let Some(events) = &mut self.events {
+                    events.text("config", *step, &config.to_toml())?;
+                }
+            }
             TrainEvent::Step { step, loss, lr, grad_norm, tokens, step_s } => {
-                self.tokens += self.last_tokens.map_or(0, |last| tokens - last);
-                self.seconds += if self.last_tokens.is_some() { *step_s } else { 0.0 };
-                self.last_tokens = Some(*tokens);
+                self.count(*tokens, *step_s);
                 if step % self.log_every == 0 {
                     let tokens_per_s = (self.seconds > 0.0).then(|| self.tokens as f64 / self.seconds);
                     let row = json!({
                         "kind": "train", "step": step, "tokens": tokens, "loss": loss, "lr": lr, "grad_norm": grad_norm, "tokens_per_s": tokens_per_s
                     });
                     self.run.log(&row)?;
+                    self.scalars(
+                        *step,
+                        &[
+                            ("train/loss", Some(*loss)),
+                            ("train/lr", Some(*lr)),
+                            ("train/grad_norm", Some(*grad_norm)),
+                            ("train/tokens_per_s", tokens_per_s),
+                        ],
+                    )?;
                     (self.tokens, self.seconds) = (0, 0.0);
                 }
             }
             TrainEvent::Skipped { step, loss, tokens, step_s } => {
-                self.tokens += self.last_tokens.map_or(0, |last| tokens - last);
-                self.seconds += if self.last_tokens.is_some() { *step_s } else { 0.0 };
-                self.last_tokens = Some(*tokens);
+                self.count(*tokens, *step_s);
                 self.run.log(&json!({ "kind": "skipped", "step": step, "tokens": tokens, "loss": finite(*loss) }))?;
             }
             TrainEvent::RolledBack { from, to, loss } => {
                 self.last_tokens = None;
                 self.run.log(&json!({ "kind": "rollback", "step": to, "from": from, "loss": finite(*loss) }))?;
+                self.begin_events(*to)?;
             }
-            TrainEvent::Validated { step, nll, .. } => {
+            TrainEvent::Validated { step, nll, standard_error, .. } => {
                 let row = json!({
-                    "kind": "validation", "step": step, "loss": nll.loss(), "perplexity": nll.perplexity(),
+                    "kind": "validation", "step": step, "loss": nll.loss(), "standard_error": standard_error, "perplexity": nll.perplexity(),
                     "bits_per_byte": nll.bits_per_byte(), "accuracy": nll.accuracy(), "n_targets": nll.tokens
                 });
                 self.run.log(&row)?;
+                let (loss, accuracy) = (Some(nll.loss()), Some(nll.accuracy()));
+                self.scalars(
+                    *step,
+                    &[("validation/loss", loss), ("validation/bits_per_byte", nll.bits_per_byte()), ("validation/accuracy", accuracy)],
+                )?;
             }
-            TrainEvent::Sample { step, prompt, text } => self.run.log_sample(*step, &format!("{prompt}{text}"))?,
+            TrainEvent::Sample { step, prompt, text } => {
+                self.run.log_sample(*step, &format!("{prompt}{text}"))?;
+                if let Some(events) = &mut self.events {
+                    events.text("sample", *step, &format!("{prompt}{text}"))?;
+                }
+            }
             _ => {}
         }
         Ok(())

@@ -11,7 +11,7 @@ use kindling_infer::{generate, open};
 use kindling_runs::Run;
 use kindling_train::{Outcome, Training, train};
 
-const RUNS: [&str; 2] = ["run-v1", "run-v2"];
+const RUNS: [&str; 3] = ["run-v1", "run-v2", "run-v3"];
 const DATA: [&str; 3] = ["data-v1", "data-v2", "data-v3"];
 
 fn fixture(name: &str) -> PathBuf {
@@ -34,7 +34,7 @@ fn old_runs_are_opened_scored_and_sampled() {
         assert_eq!(opened.step, 200);
         let data = Prepared::open(&fixture("data-v1")).unwrap();
         let summary = opened.run.summary().unwrap().unwrap();
-        let loss = validate(&opened.model, &data, None, &mut |_, _| {}).loss();
+        let loss = validate(&opened.model, &data, None, &mut |_, _| {}).nll.loss();
         // Processors round differently; a wrong weight or shard would be off by far more.
         assert!((loss - summary.validation_loss).abs() < 1e-4, "{name}: {loss}, expected {}", summary.validation_loss);
 

@@ -20,10 +20,11 @@ pub(crate) fn run(args: &Args, eval_args: &EvalArgs) -> anyhow::Result<ExitCode>
         line(args.quiet, &format!("warning: {message}; using another checkpoint"));
     }
     let mut progress = Progress::new(args.quiet);
-    let nll = score_text(&opened.model, &opened.tokenizer, &text, &mut |done, total| progress.scoring(done, total))?;
+    let score = score_text(&opened.model, &opened.tokenizer, &text, &mut |done, total| progress.scoring(done, total))?;
+    let nll = score.nll;
     if args.json {
         output::json(&json!({
-            "run": opened.run.name(), "step": opened.step, "text": eval_args.text, "loss": nll.loss(), "perplexity": nll.perplexity(),
+            "run": opened.run.name(), "step": opened.step, "text": eval_args.text, "loss": nll.loss(), "standard_error": score.standard_error, "perplexity": nll.perplexity(),
             "bits_per_byte": nll.bits_per_byte(), "accuracy": nll.accuracy(), "n_targets": nll.tokens, "n_bytes": nll.bytes
         }))?;
     } else {

@@ -9,10 +9,11 @@ use burn::tensor::Device;
 use kindling_config::RunConfig;
 use kindling_data::{DataError, Preparation, Prepared, prepare, read_document, rebuild};
 use kindling_infer::{open, prompt_ids};
-use kindling_runs::{DataRef, Ended, Manifest, Registry, Run, RunsError, Summary};
+use kindling_runs::{DataRef, Ended, Manifest, MemorisedText, Registry, Run, RunsError, Summary};
 use kindling_tokenizer::Tokenizer;
 use kindling_train::{
-    Outcome, RunLog, TrainEvent, Training, TrainingPrecision, check_memory, check_resumable, document_token, fit_vocabulary, train,
+    Listener, Outcome, Profile, RunLog, TrainEvent, Training, TrainingPrecision, check_memory, check_resumable, document_token,
+    fit_vocabulary, judge, train,
 };
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_128;
@@ -66,9 +67,15 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
             last_sample = format!("{prompt}{text}");
         }
     };
-    let outcome =
-        train(&Training { run: &run, config: &config, data: &data, device: &device, stop: &stop }, &mut [&mut log, &mut terminal]);
+    let mut profile = train_args.profile.then(|| Profile::new(&run)).transpose()?;
+    let mut listeners: Vec<&mut dyn Listener> = vec![&mut log, &mut terminal];
+    listeners.extend(profile.as_mut().map(|profile| profile as &mut dyn Listener));
+    let outcome = train(&Training { run: &run, config: &config, data: &data, device: &device, stop: &stop }, &mut listeners);
     progress.clear();
+    if let Some(profile) = profile {
+        profile.finish()?;
+        line(args.quiet, &format!("trace: {}; open it in ui.perfetto.dev", run.trace_path().display()));
+    }
     match outcome? {
         Outcome::Finished(summary) => {
             finished(args, &registry, &run, &config, &summary, &last_sample)?;
@@ -191,8 +198,9 @@ fn manifest(args: &Args, config: &RunConfig, data: &Prepared, device: &Device) -
 }
 
 fn finished(args: &Args, registry: &Registry, run: &Run, config: &RunConfig, summary: &Summary, sample: &str) -> anyhow::Result<()> {
+    let verdict = judge(run)?;
     if args.json {
-        return output::json(&json!({ "run": run.name(), "dir": run.dir(), "summary": summary, "sample": sample }));
+        return output::json(&json!({ "run": run.name(), "dir": run.dir(), "summary": summary, "verdict": verdict, "sample": sample }));
     }
     // What was saved is what is used from now on: opening it here means that it can be opened later.
     let opened = open(run.dir(), &device::open(&args.device)?)?;
@@ -205,6 +213,10 @@ fn finished(args: &Args, registry: &Registry, run: &Run, config: &RunConfig, sum
         ("peak memory", summary.peak_memory_bytes.map_or("unknown on this system".into(), output::mebibytes)),
         ("run", format!("{} (checkpoint of step {})", run.dir().display(), opened.step)),
     ];
+    let mut judged = vec![("verdict", verdict.trend.to_string())];
+    judged.extend(verdict.gap.map(|gap| ("gap", format!("{gap}, validation above training loss"))));
+    judged.extend(summary.memorised.as_ref().map(|found| ("memorised", memorised(found))));
+    rows.splice(4..4, judged);
     if summary.ended != Ended::Steps {
         rows.insert(0, ("ended", ended(summary)));
     }
@@ -214,6 +226,14 @@ fn finished(args: &Args, registry: &Registry, run: &Run, config: &RunConfig, sum
         output::text(&format!("sample after {} steps:\n{}\n\n", summary.steps, indent(sample)))?;
     }
     output::pairs(&rows)
+}
+
+/// The longest piece of the last sample that is a copy.
+fn memorised(found: &MemorisedText) -> String {
+    const SHOWN: usize = 60;
+    let text: String = found.text.chars().take(SHOWN).collect();
+    let more = if text.len() < found.text.len() { "…" } else { "" };
+    format!("{} of the sample's {} tokens stand in the training data like this: {text:?}{more}", found.n_tokens, found.n_sampled)
 }
 
 /// Why a run has come to its end.

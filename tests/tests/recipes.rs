@@ -133,3 +133,42 @@ fn spikes_are_skipped_or_gone_back_from() {
     assert_ne!(back[first], plain[first]);
     lab.run(&format!("TRAIN --name never {}", guard("rollback", 0.01))).fails(&["neither skipping nor going back"]);
 }
+
+#[test]
+fn what_is_added_to_the_loss_is_trained_on_and_not_validated() {
+    let lab = Lab::new();
+    let first = |name: &str, options: &str| {
+        lab.run(&format!("TRAIN --name {name} {options}")).ok();
+        lab.loss_values(name)[0]
+    };
+    let plain = first("plain", "");
+    // A fresh model gives all 300 tokens about the same probability: ln Z is about ln 300, and smoothing changes next to nothing.
+    let z = first("z", "--set train.z_loss=0.01");
+    assert!((z - plain - 0.01 * 300f64.ln().powi(2)).abs() < 0.01, "{plain}, {z}");
+    let smooth = first("smooth", "--set train.label_smoothing=0.1");
+    assert!((smooth - plain).abs() < 0.02, "{plain}, {smooth}");
+    assert!(lab.loss_values("smooth")[19] > lab.loss_values("plain")[19], "what is certain costs");
+    for name in ["z", "smooth"] {
+        assert_ne!(lab.losses(name, "validation"), lab.losses("plain", "validation"), "{name}");
+    }
+    lab.check_errors(&[
+        ("TRAIN --name new --set train.label_smoothing=1", &["`train.label_smoothing` is 1"]),
+        ("TRAIN --name new --set train.z_loss=-1", &["`train.z_loss` is -1"]),
+    ]);
+}
+
+#[test]
+fn a_learning_rate_is_found() {
+    let lab = Lab::new();
+    let value = lab.run("TRAIN --find-lr --json").json();
+    let suggested = value["suggested"].as_f64().expect("a rate");
+    assert!((1e-4..0.1).contains(&suggested), "{suggested}");
+    assert!(value["points"].as_array().expect("points").len() > 50);
+    let said = lab.run("TRAIN --find-lr").ok();
+    assert!(said.out.contains("suggested") && said.out.contains("▇"), "{said}");
+    assert!(!lab.path("runs").exists(), "no run is left");
+    // And works.
+    lab.run(&format!("TRAIN --name with --set train.lr={suggested} --set train.min_lr=0")).ok();
+    let losses = lab.loss_values("with");
+    assert!(losses[19] < losses[0] - 0.3, "{losses:?}");
+}

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Context;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_kernels::{
-    Form, Isa, Mask, Precision, causal_attention, gelu_linear, layer_norm, linear, linear_cross_entropy, stream, with_form,
+    Form, Isa, LossTerms, Mask, Precision, causal_attention, gelu_linear, layer_norm, linear, linear_cross_entropy, stream, with_form,
 };
 use serde_json::{Value, json};
 
@@ -106,7 +106,7 @@ fn operations(shape: Shape, precision: Precision) -> Vec<(&'static str, Operatio
             "cross_entropy",
             Box::new(move || {
                 let weights = Tensor::ones([n], &x.device());
-                drop(linear_cross_entropy(x.clone(), table.clone(), targets.clone(), weights, 0.0, precision).backward());
+                drop(linear_cross_entropy(x.clone(), table.clone(), targets.clone(), weights, LossTerms::default(), precision).backward());
             }),
         ),
     ]

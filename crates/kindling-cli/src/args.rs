@@ -135,6 +135,9 @@ pub(crate) struct TrainArgs {
     /// Write where the time goes into the run's trace.json, which Perfetto (ui.perfetto.dev) and chrome://tracing open
     #[arg(long)]
     pub(crate) profile: bool,
+    /// Train nothing that is kept: let the learning rate rise step by step, show the losses, and suggest a rate
+    #[arg(long, conflicts_with_all = ["name", "resume", "profile"])]
+    pub(crate) find_lr: bool,
     /// Go on with a run: its name, its path, or `latest`
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest",
           conflicts_with_all = ["config", "data", "validation_data", "lossy", "text_field", "skip_bad", "precision", "name"])]

@@ -173,6 +173,16 @@ impl Progress {
         }
     }
 
+    /// A step of the learning-rate range test.
+    pub(crate) fn finding_lr(&mut self, step: u64, steps: u64, lr: f64, loss: f64) {
+        self.begin("find lr", steps, "find lr    [{bar:30}] {pos}/{len} {msg}");
+        self.bar.set_position(step);
+        self.bar.set_message(format!("lr {lr:.1e}  loss {loss:.3}"));
+        if !self.is_terminal && step.is_multiple_of(25) {
+            self.line(&format!("step {step:>6}/{steps}  lr {lr:.1e}  loss {loss:.3}"));
+        }
+    }
+
     fn step(&mut self, step: u64, loss: f64, lr: f64, tokens: u64, step_s: f64) {
         let n = self.last_tokens.map_or(0, |last| tokens - last);
         self.last_tokens = Some(tokens);

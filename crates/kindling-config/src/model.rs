@@ -39,11 +39,15 @@ pub struct Dropout {
     pub attention: f64,
     /// On what each attention and MLP adds to the residual stream.
     pub residual: f64,
+    /// One mask for all places of a sequence, of embeddings and of what is added to the residual stream (Gal and Ghahramani,
+    /// arXiv:1512.05287). Attention probabilities are dropped one by one in any case.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub variational: bool,
 }
 
 impl Dropout {
     /// No dropout anywhere.
-    pub const NONE: Self = Self { embedding: 0.0, attention: 0.0, residual: 0.0 };
+    pub const NONE: Self = Self { embedding: 0.0, attention: 0.0, residual: 0.0, variational: false };
 }
 
 /// Larger sizes than any model has.

@@ -47,6 +47,13 @@ pub struct TrainConfig {
     pub weight_decay: f64,
     /// The global norm that gradients are clipped to; 0 turns clipping off.
     pub grad_clip: f64,
+    /// Share of the probability that targets give to the whole vocabulary (Szegedy et al., arXiv:1512.00567). Training losses have
+    /// it in them, validation losses have not; the same goes for `z_loss`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub label_smoothing: f64,
+    /// What (ln Z)² counts in the loss, Z being the sum that softmax divides by (PaLM, arXiv:2204.02311, section 5, has 1e-4).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub z_loss: f64,
     /// Decay of an exponential moving average of the weights, which validation, samples and the best checkpoint then take; 0
     /// turns it off. In its first steps the average forgets faster: its decay is at most `(1 + step) / (10 + step)`.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -210,13 +217,17 @@ impl TrainConfig {
                 return Err(invalid(key, beta.to_string(), "at least 0 and below 1"));
             }
         }
-        for (key, value) in [("train.weight_decay", self.weight_decay), ("train.grad_clip", self.grad_clip)] {
+        for (key, value) in [("train.weight_decay", self.weight_decay), ("train.grad_clip", self.grad_clip), ("train.z_loss", self.z_loss)]
+        {
             if !(value >= 0.0 && value.is_finite()) {
                 return Err(invalid(key, value.to_string(), "0 or a number above it"));
             }
         }
         if !(self.epsilon as f32 > 0.0 && self.epsilon.is_finite()) {
             return Err(invalid("train.epsilon", self.epsilon.to_string(), "a number above 0"));
+        }
+        if !(0.0..1.0).contains(&self.label_smoothing) {
+            return Err(invalid("train.label_smoothing", self.label_smoothing.to_string(), "at least 0 and below 1"));
         }
         if !(0.0..1.0).contains(&(self.ema as f32)) {
             return Err(invalid("train.ema", self.ema.to_string(), "at least 0 and below 1"));

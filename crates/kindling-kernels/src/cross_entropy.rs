@@ -2,11 +2,11 @@
 
 use burn::tensor::{Int, Tensor};
 
-use crate::Precision;
+use crate::{LossTerms, Precision};
 
 /// The sum over rows of weight × cross-entropy of `softmax(x·tableᵀ)` with the target, in nats, `[1]`: `x` `[N, C]`, `table`
-/// `[V, C]`, `targets` and `weights` `[N]`. A weight of 0 ignores its row. `smoothing` is the share of the probability that
-/// is spread evenly over the vocabulary (Szegedy et al., arXiv:1512.00567). The fused form rounds the factors of matrix products
+/// `[V, C]`, `targets` and `weights` `[N]`. A weight of 0 ignores its row. `terms` says
+/// what the loss has beside it. The fused form rounds the factors of matrix products
 /// as `precision` says.
 ///
 /// # Panics
@@ -16,31 +16,33 @@ pub fn linear_cross_entropy(
     table: Tensor<2>,
     targets: Tensor<1, Int>,
     weights: Tensor<1>,
-    smoothing: f64,
+    terms: LossTerms,
     precision: Precision,
 ) -> Tensor<1> {
     #[cfg(feature = "flex")]
     if crate::flex::is_fused(&x) {
-        return fused::linear_cross_entropy(x, table, targets, weights, smoothing, precision);
+        return fused::linear_cross_entropy(x, table, targets, weights, terms, precision);
     }
-    composed(x, table, targets, weights, smoothing)
+    composed(x, table, targets, weights, terms)
 }
 
 /// The same of stock operations.
-pub fn composed(x: Tensor<2>, table: Tensor<2>, targets: Tensor<1, Int>, weights: Tensor<1>, smoothing: f64) -> Tensor<1> {
+pub fn composed(x: Tensor<2>, table: Tensor<2>, targets: Tensor<1, Int>, weights: Tensor<1>, terms: LossTerms) -> Tensor<1> {
     let logits = x.matmul(table.transpose()); // [N, V]
     let n = logits.dims()[0];
-    let log_p = log_softmax(logits);
+    let log_z = log_sum_exp(logits.clone()); // [N, 1]
+    let log_p = logits - log_z.clone();
     let picked = log_p.clone().gather(1, targets.reshape([n, 1])).reshape([n]);
+    let smoothing = terms.label_smoothing;
     let nats = if smoothing > 0.0 { picked * (smoothing - 1.0) - log_p.mean_dim(1).reshape([n]) * smoothing } else { -picked };
+    let nats = if terms.z_loss > 0.0 { nats + log_z.square().reshape([n]) * terms.z_loss } else { nats };
     (nats * weights).sum()
 }
 
-/// The largest logit is taken out first, so that no `exp` overflows.
-fn log_softmax(logits: Tensor<2>) -> Tensor<2> {
+/// ln of the sum of e^logit of each row, `[N, 1]`. The largest logit is taken out first, so that no `exp` overflows.
+fn log_sum_exp(logits: Tensor<2>) -> Tensor<2> {
     let largest = logits.clone().detach().max_dim(1); // [N, 1]
-    let shifted = logits - largest;
-    shifted.clone() - shifted.exp().sum_dim(1).log()
+    (logits - largest.clone()).exp().sum_dim(1).log() + largest
 }
 
 /// The cross-entropy of each target in nats, and the likeliest id in its place, both `[N]`: what an evaluation needs of
@@ -56,7 +58,8 @@ pub fn linear_nats(x: Tensor<2>, table: Tensor<2>, targets: Tensor<1, Int>) -> (
     let logits = x.matmul(table.transpose()); // [N, V]
     let n = logits.dims()[0];
     let best = logits.clone().argmax(1).reshape([n]);
-    (-log_softmax(logits).gather(1, targets.reshape([n, 1])).reshape([n]), best)
+    let nats = log_sum_exp(logits.clone()) - logits.gather(1, targets.reshape([n, 1]));
+    (nats.reshape([n]), best)
 }
 
 #[cfg(feature = "flex")]
@@ -70,9 +73,9 @@ mod fused {
     use burn::backend::{Autodiff, Backend, Dispatch, Flex, Shape, TensorMetadata, backend_extension};
     use burn::tensor::{Int, Tensor, TensorData};
 
-    use crate::Precision;
     use crate::cpu::cross_entropy::{Targets, linear, linear_rows};
     use crate::flex::{contiguous, ids, isa, make, matrix, owned, register, scale, values};
+    use crate::{LossTerms, Precision};
 
     #[backend_extension(Flex, Autodiff)]
     trait CrossEntropy: Backend {
@@ -81,7 +84,7 @@ mod fused {
             table: FloatTensor<Self>,
             targets: IntTensor<Self>,
             weights: FloatTensor<Self>,
-            smoothing: f64,
+            terms: LossTerms,
             precision: Precision,
         ) -> FloatTensor<Self>;
     }
@@ -91,11 +94,11 @@ mod fused {
         table: Tensor<2>,
         targets: Tensor<1, Int>,
         weights: Tensor<1>,
-        smoothing: f64,
+        terms: LossTerms,
         precision: Precision,
     ) -> Tensor<1> {
         let (x, table, targets, weights) = (x.into_dispatch(), table.into_dispatch(), targets.into_dispatch(), weights.into_dispatch());
-        Tensor::from_dispatch(Dispatch::linear_cross_entropy(x, table, targets, weights, smoothing, precision))
+        Tensor::from_dispatch(Dispatch::linear_cross_entropy(x, table, targets, weights, terms, precision))
     }
 
     pub(super) fn linear_nats(x: Tensor<2>, table: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<1, Int>) {
@@ -115,11 +118,11 @@ mod fused {
             table: FlexTensor,
             targets: FlexTensor,
             weights: FlexTensor,
-            smoothing: f64,
+            terms: LossTerms,
             precision: Precision,
         ) -> FlexTensor {
             let (x, table, weights, ids) = (contiguous(x), contiguous(table), contiguous(weights), ids(targets));
-            let targets = Targets { ids: &ids, weights: values(&weights), smoothing: smoothing as f32 };
+            let targets = Targets { ids: &ids, weights: values(&weights), terms };
             let (nats, _) = linear(isa(), precision, matrix(&x), matrix(&table), targets, false);
             make(vec![nats as f32], Shape::new([1]))
         }
@@ -147,12 +150,12 @@ mod fused {
             table: FloatTensor<Self>,
             targets: IntTensor<Self>,
             weights: FloatTensor<Self>,
-            smoothing: f64,
+            terms: LossTerms,
             precision: Precision,
         ) -> FloatTensor<Self> {
             let ((x, x_node), (table, table_node)) = (x.into_parts(), table.into_parts());
             let (x, table, weights, ids) = (contiguous(x), contiguous(table), contiguous(weights.into_primitive()), ids(targets));
-            let targets = Targets { ids: &ids, weights: values(&weights), smoothing: smoothing as f32 };
+            let targets = Targets { ids: &ids, weights: values(&weights), terms };
             let sum = |nats: f64| make(vec![nats as f32], Shape::new([1]));
             match Step.prepare::<C>([x_node, table_node]).compute_bound().stateful() {
                 OpsKind::Tracked(step) => {

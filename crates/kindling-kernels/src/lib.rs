@@ -28,7 +28,7 @@ pub mod linear;
 pub use adamw::{adamw_step, sum_of_squares};
 pub use attention::{Mask, causal_attention};
 pub use cpu::arithmetic::Precision;
-pub use cpu::cross_entropy::LOGITS_AT_ONCE;
+pub use cpu::cross_entropy::{LOGITS_AT_ONCE, LossTerms};
 pub use cpu::dropout::{Dropout, stream};
 pub use cpu::isa::Isa;
 pub use cross_entropy::{linear_cross_entropy, linear_nats};

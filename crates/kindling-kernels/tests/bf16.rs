@@ -4,7 +4,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_kernels::cpu::matmul::{Matrix, Nothing, matmul, matmul_add};
-use kindling_kernels::{Form, Isa, Precision, gelu_linear, linear, linear_cross_entropy, stream, with_form};
+use kindling_kernels::{Form, Isa, LossTerms, Precision, gelu_linear, linear, linear_cross_entropy, stream, with_form};
 use proptest::prelude::*;
 
 fn available() -> impl Iterator<Item = Isa> {
@@ -87,7 +87,7 @@ proptest! {
             let (x, table) = (tensor(1, [n, c], &device).require_grad(), tensor(2, [v, c], &device).require_grad());
             let targets: Vec<i64> = (0..n as u64).map(|i| (stream(5, &[i]) % v as u64) as i64).collect();
             let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [n]), &device);
-            let nats = linear_cross_entropy(x.clone(), table.clone() * 0.3, targets, Tensor::ones([n], &device), 0.0, precision);
+            let nats = linear_cross_entropy(x.clone(), table.clone() * 0.3, targets, Tensor::ones([n], &device), LossTerms::default(), precision);
             let grads = nats.clone().backward();
             vec![host(nats.inner()), host(x.grad(&grads).unwrap()), host(table.grad(&grads).unwrap())]
         })?;
@@ -142,7 +142,8 @@ fn every_product_is_rounded() {
         let y = linear(x.clone(), w.clone(), None, precision);
         let grads = (y.clone() * tensor(4, [40, 50], &device)).sum().backward();
         let targets = Tensor::<1, Int>::zeros([40], &device);
-        let nats = linear_cross_entropy(x.clone(), w.clone().transpose(), targets, Tensor::ones([40], &device), 0.0, precision);
+        let nats =
+            linear_cross_entropy(x.clone(), w.clone().transpose(), targets, Tensor::ones([40], &device), LossTerms::default(), precision);
         let of_loss = nats.clone().backward();
         let gradients = [x.grad(&grads), w.grad(&grads), x.grad(&of_loss), w.grad(&of_loss)];
         let mut all = vec![host(y.inner()), host(nats.inner())];

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_kernels::cpu::attention::AttentionShape;
 use kindling_kernels::{
-    Dropout, Form, Isa, Mask, Precision, attention, causal_attention, cross_entropy, dropout, embedding, gelu_linear, layer_norm, linear,
-    linear_cross_entropy, linear_nats, stream, with_form,
+    Dropout, Form, Isa, LossTerms, Mask, Precision, attention, causal_attention, cross_entropy, dropout, embedding, gelu_linear,
+    layer_norm, linear, linear_cross_entropy, linear_nats, stream, with_form,
 };
 use proptest::prelude::*;
 
@@ -110,20 +110,21 @@ proptest! {
         };
         let mask = Mask {
             first: (documents > 0).then(|| (0..b * t).map(first).collect()),
-            dropout: (p > 0.0).then(|| Arc::new(Dropout { p, streams })),
+            dropout: (p > 0.0).then(|| Arc::new(Dropout { p, one_mask: false, streams })),
         };
         let compute = |f: &dyn Fn(Tensor<2>) -> Tensor<2>| computed(&[[b * t, 3 * h * e]], &[], |m, _, _| f(m[0].clone() * 3.0));
         check(|| compute(&|x| causal_attention(x, b, h, &mask)), || compute(&|x| attention::composed(x, shape, &mask)))?;
     }
 
     #[test]
-    fn cross_entropies(n in 1usize..100, c in 1usize..60, v in 1usize..150, smoothing in prop_oneof![Just(0.0), Just(0.1)], ignored: bool) {
-        let compute = |f: fn(Tensor<2>, Tensor<2>, Tensor<1, Int>, Tensor<1>, f64) -> Tensor<1>| computed(&[[n, c], [v, c]], &[], |m, _, device| {
+    fn cross_entropies(n in 1usize..100, c in 1usize..60, v in 1usize..150, smoothing in prop_oneof![Just(0.0), Just(0.1)], z_loss in prop_oneof![Just(0.0), Just(0.02)], ignored: bool) {
+        let terms = LossTerms { label_smoothing: smoothing, z_loss };
+        let compute = |f: fn(Tensor<2>, Tensor<2>, Tensor<1, Int>, Tensor<1>, LossTerms) -> Tensor<1>| computed(&[[n, c], [v, c]], &[], |m, _, device| {
             let weights = (0..n).map(|i| if ignored && i % 3 == 0 { 0.0 } else { 1.0 + i as f32 / n as f32 }).collect::<Vec<f32>>();
             let weights = Tensor::from_data(TensorData::new(weights, [n]), device);
-            f(m[0].clone() * 2.0, m[1].clone() * 2.0, ids(5, n, v, device), weights, smoothing)
+            f(m[0].clone() * 2.0, m[1].clone() * 2.0, ids(5, n, v, device), weights, terms)
         });
-        check(|| compute(|x, table, ids, weights, smoothing| linear_cross_entropy(x, table, ids, weights, smoothing, Precision::F32)), || compute(cross_entropy::composed))?;
+        check(|| compute(|x, table, ids, weights, terms| linear_cross_entropy(x, table, ids, weights, terms, Precision::F32)), || compute(cross_entropy::composed))?;
     }
 
     #[test]
@@ -145,8 +146,8 @@ proptest! {
     }
 
     #[test]
-    fn dropouts(b in 1usize..5, t in 1usize..60, c in 1usize..90, p in 0.0f64..0.95) {
-        let dropped = Arc::new(Dropout { p, streams: (0..b as u64).map(|i| stream(1, &[i])).collect() });
+    fn dropouts(b in 1usize..5, t in 1usize..60, c in 1usize..90, p in 0.0f64..0.95, one_mask: bool) {
+        let dropped = Arc::new(Dropout { p, one_mask, streams: (0..b as u64).map(|i| stream(1, &[i])).collect() });
         let compute = |f: &dyn Fn(Tensor<2>) -> Tensor<2>| computed(&[[b * t, c]], &[], |m, _, _| f(m[0].clone()));
         check(|| compute(&|x| dropout(x, &dropped)), || compute(&|x| dropout::composed(x, &dropped)))?;
     }

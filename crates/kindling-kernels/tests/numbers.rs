@@ -6,8 +6,8 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use kindling_kernels::cpu::matmul::{Matrix, Nothing, matmul, matmul_add};
 use kindling_kernels::{
-    Dropout, Form, Isa, Mask, Precision, adamw, adamw_step, causal_attention, gelu_linear, layer_norm, linear_cross_entropy, stream,
-    sum_of_squares, with_form,
+    Dropout, Form, Isa, LossTerms, Mask, Precision, adamw, adamw_step, causal_attention, gelu_linear, layer_norm, linear_cross_entropy,
+    stream, sum_of_squares, with_form,
 };
 use proptest::prelude::*;
 
@@ -95,7 +95,7 @@ fn what_is_no_number_passes_as_such() {
         check("attention", outputs(|| causal_attention(with_bad(2, 3), 2, 1, &Mask::default())), 1);
         for out in outputs(|| {
             let targets = Tensor::from_data([0, 1, 2], &device);
-            linear_cross_entropy(with_bad(3, 24), w(), targets, Tensor::ones([3], &device), 0.0, Precision::F32)
+            linear_cross_entropy(with_bad(3, 24), w(), targets, Tensor::ones([3], &device), LossTerms::default(), Precision::F32)
         }) {
             assert!(!out[0].is_finite(), "cross-entropy of {bad}: {out:?}");
         }
@@ -109,7 +109,7 @@ fn a_logit_that_is_no_number_makes_the_loss_none() {
         // The second of three logits, and not the target: what is taken of it is its exponential alone.
         let table = Tensor::<2>::from_floats([[0.5], [f32::NAN], [-0.5]], &device);
         let x = Tensor::<2>::from_floats([[1.0]], &device);
-        linear_cross_entropy(x, table, Tensor::from_data([0], &device), Tensor::ones([1], &device), 0.0, Precision::F32)
+        linear_cross_entropy(x, table, Tensor::from_data([0], &device), Tensor::ones([1], &device), LossTerms::default(), Precision::F32)
     });
     assert!(nats.iter().all(|nats| nats[0].is_nan()), "{nats:?}");
 }
@@ -132,7 +132,14 @@ fn exponentials_are_right_to_the_last_places() {
         let nats = outputs(|| {
             let input = Tensor::<2>::from_floats([[1.0]], &device);
             let table = Tensor::<2>::from_floats([[0.0], [x]], &device);
-            linear_cross_entropy(input, table, Tensor::from_data([0], &device), Tensor::ones([1], &device), 0.0, Precision::F32)
+            linear_cross_entropy(
+                input,
+                table,
+                Tensor::from_data([0], &device),
+                Tensor::ones([1], &device),
+                LossTerms::default(),
+                Precision::F32,
+            )
         });
         let expected = f64::from(x).exp().ln_1p();
         for nats in nats {
@@ -144,7 +151,7 @@ fn exponentials_are_right_to_the_last_places() {
 #[test]
 fn the_share_dropped_is_p_and_the_mean_is_one() {
     for p in [0.1, 0.5] {
-        let dropout = Dropout { p, streams: (0..10).map(|i| stream(1, &[i])).collect() };
+        let dropout = Dropout { p, one_mask: false, streams: (0..10).map(|i| stream(1, &[i])).collect() };
         let rows: Vec<Vec<f32>> = available()
             .map(|isa| (0..10).flat_map(|s| (0..20).flat_map(|r| dropout.row(isa, s, r, 1000)).collect::<Vec<_>>()).collect())
             .collect();
@@ -159,7 +166,7 @@ fn the_share_dropped_is_p_and_the_mean_is_one() {
 
 #[test]
 fn rows_sequences_and_streams_drop_apart() {
-    let dropout = Arc::new(Dropout { p: 0.5, streams: vec![stream(1, &[0]), stream(1, &[1])] });
+    let dropout = Arc::new(Dropout { p: 0.5, one_mask: false, streams: vec![stream(1, &[0]), stream(1, &[1])] });
     let row = |sequence, row| dropout.row(Isa::Portable, sequence, row, 4096);
     for other in [row(0, 1), row(1, 0), row(1, 1)] {
         let equal = row(0, 0).iter().zip(&other).filter(|(a, b)| a == b).count() as f64 / 4096.0;
@@ -176,5 +183,31 @@ fn a_long_sum_comes_out_the_same_each_time() {
     assert!((first / n as f64 - 1.0 / 3.0).abs() < 1e-3, "{first}");
     for _ in 0..5 {
         assert_eq!(sum_of_squares(tensor.clone()), first);
+    }
+}
+
+#[test]
+fn one_mask_is_the_same_in_every_row() {
+    for one_mask in [true, false] {
+        let dropout = Dropout { p: 0.5, one_mask, streams: vec![stream(1, &[0]), stream(1, &[1])] };
+        let row = |sequence, row| dropout.row(Isa::detect(), sequence, row, 64);
+        assert_eq!(row(0, 0) == row(0, 7), one_mask);
+        assert_ne!(row(0, 0), row(1, 0), "sequences differ");
+    }
+}
+
+#[test]
+fn the_z_loss_is_the_square_of_ln_z() {
+    let device = Device::flex();
+    let terms = LossTerms { label_smoothing: 0.0, z_loss: 0.1 };
+    // All of 50 logits are 0: Z is 50.
+    for form in [Form::Composed, Form::Fused(Isa::detect())] {
+        let nats = with_form(form, || {
+            let (x, table) = (Tensor::zeros([3, 8], &device), Tensor::ones([50, 8], &device));
+            linear_cross_entropy(x, table, Tensor::from_data([0, 1, 2], &device), Tensor::ones([3], &device), terms, Precision::F32)
+        });
+        let ln_z = 50f32.ln();
+        let expected = 3.0 * (ln_z + 0.1 * ln_z * ln_z);
+        assert!((nats.into_scalar::<f32>() - expected).abs() < 1e-4);
     }
 }

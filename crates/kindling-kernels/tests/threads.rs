@@ -6,7 +6,7 @@ use kindling_kernels::cpu::cross_entropy::{Targets, linear};
 use kindling_kernels::cpu::linear::{backward_w, backward_x, forward as forward_linear, sum_rows};
 use kindling_kernels::cpu::matmul::Matrix;
 use kindling_kernels::cpu::{embedding, layer_norm};
-use kindling_kernels::{Isa, Precision, stream};
+use kindling_kernels::{Isa, LossTerms, Precision, stream};
 
 fn values(salt: u64, n: usize) -> Vec<f32> {
     (0..n as u64).map(|i| (stream(salt, &[i]) >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
@@ -49,7 +49,7 @@ fn sums_do_not_depend_on_threads() {
     });
     let weights = vec![1.0; n];
     check("cross-entropy", |isa| {
-        let targets = Targets { ids: &ids, weights: &weights, smoothing: 0.1 };
+        let targets = Targets { ids: &ids, weights: &weights, terms: LossTerms { label_smoothing: 0.1, z_loss: 0.01 } };
         let (nats, gradients) = linear(isa, Precision::F32, Matrix::new(&x, n, i), Matrix::new(&w[..50 * i], 50, i), targets, true);
         let (d_x, d_table) = gradients.unwrap();
         [vec![nats as f32], d_x, d_table].concat()

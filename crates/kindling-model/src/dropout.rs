@@ -19,10 +19,12 @@ pub struct DropoutKey {
 }
 
 impl DropoutKey {
-    /// What is dropped with probability `p` at one site of the model, of `n_rows` sequences.
-    pub(crate) fn dropout(self, site: u64, p: f64, n_rows: usize) -> Option<Arc<Dropout>> {
+    /// What is dropped with probability `p` at one site of the model, of `n_rows` sequences; with `one_mask` the same at every
+    /// place of a sequence.
+    pub(crate) fn dropout(self, site: u64, p: f64, one_mask: bool, n_rows: usize) -> Option<Arc<Dropout>> {
         let rows = self.first_row as u64..(self.first_row + n_rows) as u64;
-        (p > 0.0).then(|| Arc::new(Dropout { p, streams: rows.map(|row| stream(self.seed, &[self.step, site, row])).collect() }))
+        let streams = || rows.map(|row| stream(self.seed, &[self.step, site, row])).collect();
+        (p > 0.0).then(|| Arc::new(Dropout { p, one_mask, streams: streams() }))
     }
 }
 
@@ -33,14 +35,14 @@ mod tests {
     #[test]
     fn rows_have_the_same_streams_in_any_micro_batch() {
         let key = DropoutKey { seed: 7, step: 3, first_row: 0 };
-        let streams = |key: DropoutKey, n| key.dropout(5, 0.3, n).expect("p is above 0").streams.clone();
+        let streams = |key: DropoutKey, n| key.dropout(5, 0.3, false, n).expect("p is above 0").streams.clone();
         assert_eq!(streams(key, 6)[4..], streams(DropoutKey { first_row: 4, ..key }, 2));
     }
 
     #[test]
     fn seed_step_site_and_row_all_matter() {
         let key = DropoutKey { seed: 7, step: 3, first_row: 0 };
-        let stream = |key: DropoutKey, site| key.dropout(site, 0.5, 1).expect("p is above 0").streams[0];
+        let stream = |key: DropoutKey, site| key.dropout(site, 0.5, false, 1).expect("p is above 0").streams[0];
         let others = [
             stream(DropoutKey { seed: 8, ..key }, 5),
             stream(DropoutKey { step: 4, ..key }, 5),
@@ -52,6 +54,6 @@ mod tests {
 
     #[test]
     fn nothing_is_dropped_with_probability_zero() {
-        assert_eq!(DropoutKey { seed: 7, step: 3, first_row: 0 }.dropout(0, 0.0, 2), None);
+        assert_eq!(DropoutKey { seed: 7, step: 3, first_row: 0 }.dropout(0, 0.0, false, 2), None);
     }
 }

@@ -12,7 +12,8 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_config::{ModelConfig, Seed};
 use kindling_kernels::{
-    Dropout, Mask, Precision, causal_attention, dropout, embedding, gelu_linear, layer_norm, linear, linear_cross_entropy, linear_nats,
+    Dropout, LossTerms, Mask, Precision, causal_attention, dropout, embedding, gelu_linear, layer_norm, linear, linear_cross_entropy,
+    linear_nats,
 };
 
 use crate::DropoutKey;
@@ -66,6 +67,8 @@ pub struct Pass {
     pub dropout: Option<DropoutKey>,
     /// `[B, T]`: the place in the row where the document of each token begins; it sees nothing before that.
     pub document_starts: Option<Arc<[u32]>>,
+    /// What the loss has beside the cross-entropy.
+    pub terms: LossTerms,
 }
 
 /// The loss of a batch as a sum and a weight, never only as a mean: means of unequal counts do not add up.
@@ -146,7 +149,7 @@ impl Gpt {
 
     /// The loss of predicting `targets` `[B, T]` from `ids` `[B, T]`; `weights` `[B, T]` is 0 where a target does not count.
     pub fn loss(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, weights: Tensor<2>, pass: &Pass) -> Loss {
-        self.leave(self.residual(ids, pass), targets, weights)
+        self.leave(self.residual(ids, pass), targets, weights, pass.terms)
     }
 
     /// The first stage of [`Gpt::loss`], which the blocks and [`Gpt::leave`] follow: ids `[B, T]` to the residual stream `[N, C]`.
@@ -157,7 +160,7 @@ impl Gpt {
         let [b, t] = ids.dims();
         assert!(t <= self.config.context_len, "{t} tokens fit the context of {}", self.config.context_len);
         let positions = Tensor::arange(0..t as i64, &ids.device()).reshape([1, t]).repeat_dim(0, b); // [B, T]
-        drop_at(self.embed(ids, positions), pass, 0, self.config.dropout.embedding, b)
+        drop_at(self.embed(ids, positions), pass, 0, self.config.dropout.embedding, self.config.dropout.variational, b)
     }
 
     /// One block of `n_rows` sequences: the residual stream `[N, C]` before and after it.
@@ -169,19 +172,19 @@ impl Gpt {
         // What is dropped at a site of the model, numbered in the order of the forward pass.
         let site = 1 + 3 * layer as u64;
         let qkv = project(&block.attn.qkv, norm(&block.attn_norm, x.clone(), &self.config), self.precision); // [N, 3C]
-        let mask = Mask { first: pass.document_starts.clone(), dropout: pass.dropout(site, p.attention, n_rows) };
+        let mask = Mask { first: pass.document_starts.clone(), dropout: pass.dropout(site, p.attention, false, n_rows) };
         let y = project(&block.attn.proj, causal_attention(qkv, n_rows, block.attn.n_heads, &mask), self.precision);
-        let x = x + drop_at(y, pass, site + 1, p.residual, n_rows);
+        let x = x + drop_at(y, pass, site + 1, p.residual, p.variational, n_rows);
         let y = block.mlp.forward(norm(&block.mlp_norm, x.clone(), &self.config), self.precision);
-        x + drop_at(y, pass, site + 2, p.residual, n_rows)
+        x + drop_at(y, pass, site + 2, p.residual, p.variational, n_rows)
     }
 
     /// The last stage of [`Gpt::loss`]: the residual stream `[N, C]` behind the last block to the loss.
-    pub fn leave(&self, x: Tensor<2>, targets: Tensor<2, Int>, weights: Tensor<2>) -> Loss {
+    pub fn leave(&self, x: Tensor<2>, targets: Tensor<2, Int>, weights: Tensor<2>, terms: LossTerms) -> Loss {
         let n = x.dims()[0];
         let x = norm(&self.final_norm, x, &self.config);
         let weights = weights.reshape([n]);
-        let nats = linear_cross_entropy(x, self.tok_embedding.weight.val(), targets.reshape([n]), weights.clone(), 0.0, self.precision);
+        let nats = linear_cross_entropy(x, self.tok_embedding.weight.val(), targets.reshape([n]), weights.clone(), terms, self.precision);
         Loss { nats, weight: weights.sum() }
     }
 
@@ -260,8 +263,8 @@ impl Gpt {
 }
 
 impl Pass {
-    fn dropout(&self, site: u64, p: f64, n_rows: usize) -> Option<Arc<Dropout>> {
-        self.dropout.and_then(|key| key.dropout(site, p, n_rows))
+    fn dropout(&self, site: u64, p: f64, one_mask: bool, n_rows: usize) -> Option<Arc<Dropout>> {
+        self.dropout.and_then(|key| key.dropout(site, p, one_mask, n_rows))
     }
 }
 
@@ -300,8 +303,8 @@ impl Mlp {
 }
 
 /// Drops of `x` `[N, C]`, of `n_rows` sequences, what the pass says for a site.
-fn drop_at(x: Tensor<2>, pass: &Pass, site: u64, p: f64, n_rows: usize) -> Tensor<2> {
-    match pass.dropout(site, p, n_rows) {
+fn drop_at(x: Tensor<2>, pass: &Pass, site: u64, p: f64, one_mask: bool, n_rows: usize) -> Tensor<2> {
+    match pass.dropout(site, p, one_mask, n_rows) {
         Some(dropped) => dropout(x, &dropped),
         None => x,
     }

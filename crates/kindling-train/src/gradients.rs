@@ -7,6 +7,7 @@ use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_config::RunConfig;
 use kindling_data::Batch;
+use kindling_kernels::LossTerms;
 use kindling_model::{DropoutKey, Gpt, Loss, Pass};
 
 use crate::TrainError;
@@ -41,6 +42,7 @@ pub(crate) fn timed_gradients(
         let pass = Pass {
             dropout: Some(DropoutKey { seed: dropout, step, first_row: first }),
             document_starts: part.document_starts.as_deref().map(Into::into),
+            terms: LossTerms { label_smoothing: config.train.label_smoothing, z_loss: config.train.z_loss },
         };
         // A loss that is no number is not differentiated.
         let counted = |loss: &Loss| {
@@ -104,7 +106,7 @@ fn checkpointed(
         entered.push(std::mem::replace(&mut x, next));
     }
     let x = leaf(x);
-    let loss = model.leave(x.clone(), targets, weights);
+    let loss = model.leave(x.clone(), targets, weights, pass.terms);
     let nats = counted(&loss)?;
     span("forward", started);
     let started = Instant::now();

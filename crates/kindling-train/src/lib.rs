@@ -6,6 +6,7 @@
 mod ema;
 mod error;
 mod event;
+mod find_lr;
 mod gradients;
 mod judge;
 mod memory;
@@ -23,6 +24,7 @@ mod state;
 pub use ema::Ema;
 pub use error::TrainError;
 pub use event::{Listener, TrainEvent};
+pub use find_lr::{LrCurve, LrPoint, find_lr};
 pub use gradients::{gradients, to_tensors};
 pub use judge::judge;
 pub use memory::{check_memory, peak_memory_bytes};

@@ -84,7 +84,7 @@ fn compute(device: &Device) -> Computed {
         vocab_size: 67,
         bias: true,
         norm_eps: 1e-5,
-        dropout: Dropout { embedding: 0.1, attention: 0.1, residual: 0.1 },
+        dropout: Dropout { embedding: 0.1, attention: 0.1, residual: 0.1, variational: false },
     };
     let train = TrainConfig {
         steps: 3,
@@ -117,6 +117,8 @@ fn compute(device: &Device) -> Computed {
         keep_every: 0,
         spike_guard: None,
         ema: 0.0,
+        label_smoothing: 0.0,
+        z_loss: 0.0,
     };
     let n = 3 * config.context_len;
     let batch = Batch {
@@ -131,7 +133,7 @@ fn compute(device: &Device) -> Computed {
     let weight = batch.weight();
     let autodiff = device.clone().autodiff();
     let mut model = Gpt::new(&config, Seed(1337), &autodiff);
-    let mut pass = Pass { dropout: None, document_starts: batch.document_starts.as_deref().map(Into::into) };
+    let mut pass = Pass { dropout: None, document_starts: batch.document_starts.as_deref().map(Into::into), ..Pass::default() };
     let logits: Tensor<3> = burn::module::Module::valid(&model).forward(to_tensors(&batch, device).0, &pass);
     let mut optimizer = Optimizer::new(&train);
     let (mut losses, mut gradients) = (Vec::new(), Vec::new());

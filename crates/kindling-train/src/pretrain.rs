@@ -279,7 +279,7 @@ fn roll_back(
 }
 
 /// What makes the run's batches.
-fn sampler(config: &RunConfig, data: &Prepared) -> Result<BatchSampler, TrainError> {
+pub(crate) fn sampler(config: &RunConfig, data: &Prepared) -> Result<BatchSampler, TrainError> {
     let options = BatchOptions {
         context_len: config.model.context_len,
         batch_size: config.train.batch_size,

@@ -61,6 +61,8 @@ mod tests {
             keep_every: 0,
             spike_guard: None,
             ema: 0.0,
+            label_smoothing: 0.0,
+            z_loss: 0.0,
         }
     }
 

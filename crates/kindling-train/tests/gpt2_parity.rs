@@ -111,6 +111,8 @@ impl Golden {
             keep_every: 0,
             spike_guard: None,
             ema: 0.0,
+            label_smoothing: 0.0,
+            z_loss: 0.0,
         }
     }
 }

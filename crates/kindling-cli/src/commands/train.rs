@@ -12,7 +12,7 @@ use kindling_infer::{open, prompt_ids};
 use kindling_runs::{DataRef, Ended, Manifest, MemorisedText, Registry, Run, RunsError, Summary};
 use kindling_tokenizer::Tokenizer;
 use kindling_train::{
-    Listener, Outcome, Profile, RunLog, TrainEvent, Training, TrainingPrecision, check_memory, check_resumable, document_token,
+    Listener, Outcome, Profile, RunLog, TrainEvent, Training, TrainingPrecision, check_memory, check_resumable, document_token, find_lr,
     fit_vocabulary, judge, train,
 };
 use serde_json::json;
@@ -33,6 +33,9 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
     let registry = Registry::new(&args.runs_dir);
     let mut progress = Progress::new(args.quiet);
     let stop = interrupt::listen(args.quiet)?;
+    if train_args.find_lr {
+        return find_rate(args, train_args, &device, &stop, &mut progress);
+    }
     let (run, config, data) = match &train_args.resume {
         Some(name) => resume(&registry, name, args.quiet, train_args, &stop, &mut progress)?,
         None => begin(&registry, args, train_args, &device, &stop, &mut progress)?,
@@ -110,14 +113,37 @@ fn begin(
     stop: &AtomicBool,
     progress: &mut Progress,
 ) -> anyhow::Result<(Run, RunConfig, Prepared)> {
-    let precision = train_args.precision.iter().map(|precision| format!("train.precision=\"{precision}\""));
-    let mut config = corpus::config(&train_args.corpus, precision)?;
+    let config = config_of(train_args)?;
     // A name that is taken or impossible is said before minutes of work.
     let name = train_args.name.clone().unwrap_or_else(|| registry.next_name(&config.name));
     Run::check_name(&name)?;
     if registry.root().join(&name).exists() {
         return Err(RunsError::Exists(name).into());
     }
+    let (config, data) = prepared(config, args, train_args, stop, progress)?;
+    let (mut name, manifest) = (name, manifest(args, &config, &data, device)?);
+    loop {
+        match Run::create(registry.root(), &name, &config, manifest.clone(), &data.tokenizer_path()) {
+            // Another run took the number meanwhile.
+            Err(RunsError::Exists(_)) if train_args.name.is_none() => name = registry.next_name(&config.name),
+            run => return Ok((run?, config, data)),
+        }
+    }
+}
+
+fn config_of(train_args: &TrainArgs) -> anyhow::Result<RunConfig> {
+    let precision = train_args.precision.iter().map(|precision| format!("train.precision=\"{precision}\""));
+    corpus::config(&train_args.corpus, precision)
+}
+
+/// The data of a configuration, and what it leaves open filled in.
+fn prepared(
+    mut config: RunConfig,
+    args: &Args,
+    train_args: &TrainArgs,
+    stop: &AtomicBool,
+    progress: &mut Progress,
+) -> anyhow::Result<(RunConfig, Prepared)> {
     let preparation = Preparation { config: &config, data_dir: &train_args.corpus.data_dir, workspace: Path::new("."), stop };
     let data = prepare(&preparation, &mut |event| progress.prepare(event))?;
     progress.clear();
@@ -128,14 +154,36 @@ fn begin(
     if matches!(args.device.as_str(), "flex" | "ndarray") {
         check_memory(&config)?;
     }
-    let (mut name, manifest) = (name, manifest(args, &config, &data, device)?);
-    loop {
-        match Run::create(registry.root(), &name, &config, manifest.clone(), &data.tokenizer_path()) {
-            // Another run took the number meanwhile.
-            Err(RunsError::Exists(_)) if train_args.name.is_none() => name = registry.next_name(&config.name),
-            run => return Ok((run?, config, data)),
-        }
+    Ok((config, data))
+}
+
+/// `--find-lr`: the losses while the learning rate rises, and what they suggest.
+fn find_rate(args: &Args, train_args: &TrainArgs, device: &Device, stop: &AtomicBool, progress: &mut Progress) -> anyhow::Result<ExitCode> {
+    const STEPS: u64 = 150;
+    const WIDTH: f64 = 40.0;
+    let (config, data) = prepared(config_of(train_args)?, args, train_args, stop, progress)?;
+    let curve =
+        find_lr(&config, &data, device, STEPS, stop, &mut |step, point| progress.finding_lr(step, STEPS, point.lr, point.smoothed))?;
+    progress.clear();
+    if args.json {
+        output::json(&curve)?;
+        return Ok(ExitCode::SUCCESS);
     }
+    let losses = || curve.points.iter().map(|point| point.smoothed);
+    let (low, high) = (losses().fold(f64::INFINITY, f64::min), losses().fold(f64::NEG_INFINITY, f64::max));
+    let mut text = String::from("learning rate    loss\n");
+    for point in curve.points.iter().step_by(5) {
+        let length = if high > low { (WIDTH * (point.smoothed - low) / (high - low)).round() as usize } else { 0 };
+        text += &format!("{:>13.2e}  {:>6.3}  {}\n", point.lr, point.smoothed, "▇".repeat(length));
+    }
+    let rate = |lr: Option<f64>| lr.map_or("none: the loss never falls".to_owned(), |lr| format!("{lr:.1e}"));
+    output::text(&format!("{text}\n"))?;
+    output::pairs(&[
+        ("suggested", format!("train.lr={}, a tenth of where the loss is lowest", rate(curve.suggested))),
+        ("steepest", format!("{}, where it falls fastest", rate(curve.steepest))),
+        ("now", format!("train.lr={:.1e}", config.train.lr)),
+    ])?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A run that stopped, with the data that it began with.

@@ -10,6 +10,15 @@ use super::math;
 use super::matmul::{Matrix, Nothing, matmul, matmul_add};
 use super::rows::rows_per_task;
 
+/// What a training loss has beside the cross-entropy with its targets. By default nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossTerms {
+    /// Share of the probability that is spread evenly over the vocabulary (Szegedy et al., arXiv:1512.00567).
+    pub label_smoothing: f64,
+    /// What (ln Z)² counts, Z being the sum that softmax divides by: it keeps logits from drifting (PaLM, arXiv:2204.02311, 5).
+    pub z_loss: f64,
+}
+
 /// What is predicted.
 #[derive(Clone, Copy, Debug)]
 pub struct Targets<'a> {
@@ -17,8 +26,8 @@ pub struct Targets<'a> {
     pub ids: &'a [u32],
     /// `[N]`: what each row counts; 0 ignores it.
     pub weights: &'a [f32],
-    /// Share of the probability that is spread evenly over the vocabulary (Szegedy et al., arXiv:1512.00567).
-    pub smoothing: f32,
+    /// What is added.
+    pub terms: LossTerms,
 }
 
 impl Targets<'_> {
@@ -34,7 +43,7 @@ pub const LOGITS_AT_ONCE: usize = 1 << 26;
 /// Gradients of x `[N, C]` and of the table `[V, C]`.
 pub type Gradients = (Vec<f32>, Vec<f32>);
 
-/// The sum over rows of weight × cross-entropy of `softmax(x·tableᵀ)` in nats, and, if asked for, its gradients: `x`
+/// The sum over rows of weight × loss of `softmax(x·tableᵀ)` in nats, and, if asked for, its gradients: `x`
 /// `[N, C]`, `table` `[V, C]`.
 ///
 /// # Panics
@@ -151,7 +160,8 @@ impl Kernel for Rows<'_> {
     type Output = f64;
     #[inline(always)]
     fn run<S: Vector>(self, simd: S) -> f64 {
-        let Self { logits, vocab_size, targets: Targets { ids, weights, smoothing }, gradient } = self;
+        let Self { logits, vocab_size, targets: Targets { ids, weights, terms }, gradient } = self;
+        let (smoothing, z_loss) = (terms.label_smoothing as f32, terms.z_loss as f32);
         let mut nats = 0.0;
         for ((row, id), weight) in logits.chunks_exact_mut(vocab_size).zip(ids).zip(weights) {
             if *weight == 0.0 {
@@ -165,9 +175,13 @@ impl Kernel for Rows<'_> {
             let spread = if smoothing > 0.0 { math::sum!(simd, row, |v| v) - largest * vocab_size as f32 } else { 0.0 };
             let target = row[id] - largest;
             let sum = exp_and_sum(simd, row, largest);
-            nats += f64::from(*weight) * f64::from(sum.ln() - (1.0 - smoothing) * target - share * spread);
+            let log_z = largest + sum.ln();
+            let penalty = z_loss * log_z * log_z;
+            nats += f64::from(*weight) * f64::from(sum.ln() - (1.0 - smoothing) * target - share * spread + penalty);
             if gradient {
-                let (factor, share_v) = (simd.splat_f32s(weight / sum), simd.splat_f32s(-share * weight));
+                // d (ln Z)² is 2 ln Z times the softmax.
+                let of_softmax = weight * (1.0 + 2.0 * z_loss * log_z) / sum;
+                let (factor, share_v) = (simd.splat_f32s(of_softmax), simd.splat_f32s(-share * weight));
                 math::map!(simd, row, |v| simd.fma(v, factor, share_v));
                 row[id] -= (1.0 - smoothing) * weight;
             }

@@ -26,6 +26,8 @@ pub fn stream(key: u64, parts: &[u64]) -> u64 {
 pub struct Dropout {
     /// Probability, from 0 to below 1.
     pub p: f64,
+    /// Drops the same in every row of a sequence (Gal and Ghahramani, arXiv:1512.05287).
+    pub one_mask: bool,
     /// The stream of each sequence of the batch, so that a sequence drops the same in any batch.
     pub streams: Vec<u64>,
 }
@@ -66,6 +68,7 @@ impl Dropout {
     /// The factors, 0 or 1 / (1 - p), of row `row` of sequence `sequence`.
     #[inline(always)]
     pub(crate) fn factors<S: Vector>(&self, simd: S, sequence: usize, row: u64, out: &mut [f32]) {
+        let row = if self.one_mask { 0 } else { row };
         let key = mix(self.streams[sequence].wrapping_add(row.wrapping_mul(GOLDEN)));
         let (low, high) = (simd.splat_u32s(key as u32), simd.splat_u32s((key >> 32) as u32));
         let (threshold, keep) = (simd.splat_u32s(self.threshold()), simd.splat_f32s(self.keep()));

@@ -27,6 +27,18 @@ fn a_reader_that_has_enough() {
     }
 }
 
+#[test]
+#[cfg(unix)]
+fn a_disk_that_is_too_small_is_said_before_anything_is_made() {
+    let lab = Lab::with_run();
+    let much = "--set train.steps=1000000000000 --set train.checkpoint_every=1 --set train.keep_every=1";
+    lab.check_errors(&[
+        (&format!("TRAIN --name new {much}"), &["the checkpoints of this run take", "GiB are free", "train.keep_checkpoints"]),
+        (&format!("train --resume old {much}"), &["the checkpoints of this run take", "GiB are free"]),
+    ]);
+    assert!(!lab.path("runs/new").exists());
+}
+
 #[cfg(target_os = "linux")]
 mod full {
     use std::fs::{File, OpenOptions, remove_file};

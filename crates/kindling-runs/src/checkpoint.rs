@@ -141,6 +141,22 @@ impl Run {
         Ok(dir)
     }
 
+    /// Bytes of all checkpoints that lie there.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn checkpoint_bytes(&self) -> Result<u64, RunsError> {
+        let mut bytes = 0;
+        for kind in [CheckpointKind::Last, CheckpointKind::Best] {
+            for (_, dir) in self.checkpoint_steps(kind)? {
+                for entry in fs_err::read_dir(dir)? {
+                    bytes += entry?.metadata()?.len();
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
     /// The newest checkpoint to go on from that verifies, and what was wrong with newer ones.
     ///
     /// # Errors

@@ -70,6 +70,16 @@ pub enum TrainError {
         /// Bytes that the system has.
         available: u64,
     },
+    /// More disk than there is.
+    #[error("the checkpoints of this run take {:.1} GiB more, and {:.1} GiB are free where `{}` lies", needed / GIB, *available as f64 / GIB, dir.display())]
+    Disk {
+        /// Bytes, beside those that lie there already.
+        needed: f64,
+        /// Bytes that are free.
+        available: u64,
+        /// Where they are written.
+        dir: PathBuf,
+    },
     /// Fewer steps than were taken.
     #[error("`train.steps` is {steps}, expected at least {taken}, the steps that the run has taken")]
     StepsTaken {
@@ -110,6 +120,9 @@ impl TrainError {
             Self::State { .. } => Some("restore the file, or delete its checkpoint's folder, so that the one before is used".into()),
             Self::Memory { .. } => {
                 Some("lower `train.micro_batch_size`, which changes only memory, or `model.context_len`, `model.d_model` or `model.n_layers`".into())
+            }
+            Self::Disk { .. } => {
+                Some("lower `train.keep_checkpoints`, raise `train.keep_every`, make room, or choose another disk with `--runs-dir`".into())
             }
             Self::StepsTaken { .. } => Some("resume it with more steps, or without `--set train.steps`".into()),
             Self::Changed { .. } => Some("restore it, or train a new run".into()),

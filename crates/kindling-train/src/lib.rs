@@ -3,6 +3,7 @@
 //! [`train`] is the loop; read `pretrain.rs` from top to bottom. It reports [`TrainEvent`]s to [`Listener`]s, of which
 //! [`RunLog`], which writes `metrics.jsonl` and `samples.md`, is one and a terminal another.
 
+mod disk;
 mod ema;
 mod error;
 mod event;
@@ -21,6 +22,7 @@ mod schedule;
 mod spike;
 mod state;
 
+pub use disk::check_disk;
 pub use ema::Ema;
 pub use error::TrainError;
 pub use event::{Listener, TrainEvent};

@@ -12,8 +12,8 @@ use kindling_infer::{open, prompt_ids};
 use kindling_runs::{DataRef, Ended, Manifest, MemorisedText, Registry, Run, RunsError, Summary};
 use kindling_tokenizer::Tokenizer;
 use kindling_train::{
-    Listener, Outcome, Profile, RunLog, TrainEvent, Training, TrainingPrecision, check_memory, check_resumable, document_token, find_lr,
-    fit_vocabulary, judge, train,
+    Listener, Outcome, Profile, RunLog, TrainEvent, Training, TrainingPrecision, check_disk, check_memory, check_resumable, document_token,
+    find_lr, fit_vocabulary, judge, train,
 };
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_128;
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
         return find_rate(args, train_args, &device, &stop, &mut progress);
     }
     let (run, config, data) = match &train_args.resume {
-        Some(name) => resume(&registry, name, args.quiet, train_args, &stop, &mut progress)?,
+        Some(name) => resume(&registry, name, args, train_args, &stop, &mut progress)?,
         None => begin(&registry, args, train_args, &device, &stop, &mut progress)?,
     };
     let computed = TrainingPrecision::on(&device, config.train.precision);
@@ -121,6 +121,7 @@ fn begin(
         return Err(RunsError::Exists(name).into());
     }
     let (config, data) = prepared(config, args, train_args, stop, progress)?;
+    check_disk(&config, registry.root(), 0)?;
     let (mut name, manifest) = (name, manifest(args, &config, &data, device)?);
     loop {
         match Run::create(registry.root(), &name, &config, manifest.clone(), &data.tokenizer_path()) {
@@ -190,7 +191,7 @@ fn find_rate(args: &Args, train_args: &TrainArgs, device: &Device, stop: &Atomic
 fn resume(
     registry: &Registry,
     name: &str,
-    quiet: bool,
+    args: &Args,
     train_args: &TrainArgs,
     stop: &AtomicBool,
     progress: &mut Progress,
@@ -199,6 +200,10 @@ fn resume(
     run.tokenizer_path()?;
     let config = RunConfig::from_toml(&run.config().to_toml(), &format!("config of `{name}`"), &train_args.corpus.overrides)?;
     check_resumable(run.config(), &config)?;
+    if matches!(args.device.as_str(), "flex" | "ndarray") {
+        check_memory(&config)?;
+    }
+    check_disk(&config, run.dir(), run.checkpoint_bytes()?)?;
     let dir = PathBuf::from(&run.manifest().data.dir);
     let preparation = |data_dir| Preparation { config: run.config(), data_dir, workspace: Path::new("."), stop };
     let data = match Prepared::is_complete(&dir).then(|| Prepared::open(&dir)) {
@@ -209,7 +214,7 @@ fn resume(
         Some(Err(error)) => return Err(error.into()),
         None => {
             // Its hash is compared with the run's before anything is trained.
-            line(quiet, &format!("warning: the prepared data `{}` is gone; preparing it anew", dir.display()));
+            line(args.quiet, &format!("warning: the prepared data `{}` is gone; preparing it anew", dir.display()));
             prepare(&preparation(&train_args.corpus.data_dir), &mut |event| progress.prepare(event))?
         }
     };

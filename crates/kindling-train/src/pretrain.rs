@@ -268,7 +268,7 @@ fn roll_back(
         Err(RunsError::NoCheckpoint { .. }) => return Ok(None),
         result => result?,
     };
-    let mut back = load(&checkpoint, config, device)?;
+    let mut back = load(run, &checkpoint, config, device)?;
     back.state.left_out = now.state.left_out + from + 1 - back.state.step;
     back.state.rollbacks = now.state.rollbacks + 1;
     // Saved before a step is taken, so that a run that is killed now goes on with the same batches.

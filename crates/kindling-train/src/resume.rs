@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use kindling_config::RunConfig;
 use kindling_model::{Gpt, weights};
-use kindling_runs::{CONFIG_FILE, Checkpoint, EMA_FILE, MODEL_FILE, OPTIMIZER_FILE, RunsError, STATE_FILE};
+use kindling_runs::{CONFIG_FILE, Checkpoint, EMA_FILE, MODEL_FILE, OPTIMIZER_FILE, Run, RunsError, STATE_FILE};
 
 use crate::ema::Ema;
 use crate::pretrain::tell;
@@ -62,12 +62,8 @@ pub(crate) fn begin(training: &Training<'_>, listeners: &mut [&mut dyn Listener]
             for error in &rejected {
                 tell(listeners, &TrainEvent::CheckpointRejected { message: &error.to_string() })?;
             }
-            let mut begun = load(&checkpoint, config, device)?;
+            let begun = load(run, &checkpoint, config, device)?;
             unchanged("the hash of tokenizer and shards", &data_hash, &begun.state.data_hash)?;
-            // The best weights may be gone, replaced by a later step that is now taken again: then the next are the best.
-            let best = &mut begun.state.best;
-            let kept = run.best_checkpoint().is_ok_and(|(kept, _)| Some(kept.step) == best.map(|(_, step)| step));
-            *best = best.filter(|_| kept);
             Ok(begun)
         }
         Err(RunsError::NoCheckpoint { rejected, .. }) if rejected.is_empty() => {
@@ -80,8 +76,8 @@ pub(crate) fn begin(training: &Training<'_>, listeners: &mut [&mut dyn Listener]
     }
 }
 
-/// What a checkpoint holds, for a run that goes on with `config`.
-pub(crate) fn load(checkpoint: &Checkpoint, config: &RunConfig, device: &Device) -> Result<Begun, TrainError> {
+/// What a checkpoint of the run holds, to go on with `config`.
+pub(crate) fn load(run: &Run, checkpoint: &Checkpoint, config: &RunConfig, device: &Device) -> Result<Begun, TrainError> {
     let path = checkpoint.file(CONFIG_FILE);
     // Checkpoints of version 1 have none.
     if let Ok(text) = std::fs::read_to_string(&path) {
@@ -90,7 +86,7 @@ pub(crate) fn load(checkpoint: &Checkpoint, config: &RunConfig, device: &Device)
         check_resumable(&then, config)?;
     }
     let path = checkpoint.file(STATE_FILE);
-    let state = TrainState::read(&path)?;
+    let mut state = TrainState::read(&path)?;
     if state.step != checkpoint.step {
         return Err(TrainError::State { path, what: format!("step is {}, expected {}", state.step, checkpoint.step) });
     }
@@ -101,6 +97,9 @@ pub(crate) fn load(checkpoint: &Checkpoint, config: &RunConfig, device: &Device)
     if state.step > steps {
         return Err(TrainError::StepsTaken { steps, taken: state.step });
     }
+    // The best weights may be gone, replaced by a later step that is now taken again: then the next are the best.
+    let kept = run.best_checkpoint().is_ok_and(|(kept, _)| Some(kept.step) == state.best.map(|(_, step)| step));
+    state.best = state.best.filter(|_| kept);
     let model = weights::load(&checkpoint.file(MODEL_FILE), &config.model, &device.clone().autodiff())?;
     let optimizer = Optimizer::load(&config.train, &model, &checkpoint.file(OPTIMIZER_FILE), device)?;
     let ema = match config.train.ema {

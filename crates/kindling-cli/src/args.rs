@@ -35,6 +35,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Train a model from a config and a corpus, or go on with a run
     Train(TrainArgs),
+    /// Train a run's model on another text, and say what it has learned and what it has forgotten
+    Finetune(FinetuneArgs),
     /// Turn a corpus into token shards, and say what is in them; `train` does it by itself
     Prepare(CorpusArgs),
     /// Look at a corpus
@@ -142,6 +144,39 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest",
           conflicts_with_all = ["config", "data", "validation_data", "lossy", "text_field", "skip_bad", "precision", "name"])]
     pub(crate) resume: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct FinetuneArgs {
+    /// The run whose best weights it begins with: its name, its path, or `latest`
+    #[arg(long, value_name = "RUN")]
+    pub(crate) base: String,
+    /// The new text: a file, folder or glob; can be given several times
+    #[arg(long, value_name = "PATH", required = true)]
+    pub(crate) data: Vec<PathBuf>,
+    /// Validate on this file, folder or glob, and train on all of `--data`; can be given several times
+    #[arg(long, value_name = "PATH")]
+    pub(crate) validation_data: Vec<PathBuf>,
+    /// Learning without Forgetting: what the divergence from the base counts in the loss, such as 1
+    #[arg(long, value_name = "WEIGHT")]
+    pub(crate) lwf: Option<f64>,
+    /// Makes both models softer before they are compared
+    #[arg(long, value_name = "T", default_value_t = 2.0, requires = "lwf")]
+    pub(crate) temperature: f64,
+    /// Change one value of the configuration, which is the base's with a tenth of its learning rate and at most 500 steps
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArgs,
+    /// Where token shards are kept
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data_dir: PathBuf,
+    /// The run's name; by default the base's with `-finetuned` and a number
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Write where the time goes into the run's trace.json
+    #[arg(long)]
+    pub(crate) profile: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -3,6 +3,7 @@
 pub(crate) mod data;
 pub(crate) mod devices;
 pub(crate) mod eval;
+pub(crate) mod finetune;
 pub(crate) mod generate;
 pub(crate) mod prepare;
 pub(crate) mod runs;

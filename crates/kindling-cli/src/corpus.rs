@@ -15,29 +15,35 @@ pub(crate) fn config(args: &CorpusArgs, options: impl IntoIterator<Item = String
         message: format!("cannot read the config `{}`: {error}", path.display()),
         hint: "pass `--config FILE`; `configs/` of the repository has some to copy".into(),
     })?;
+    let mut overrides = data_overrides(&args.data, &args.validation_data, &args.reading)?;
+    overrides.extend(options);
+    overrides.extend(args.overrides.iter().cloned());
+    Ok(RunConfig::from_toml(&text, &path.display().to_string(), &overrides)?)
+}
+
+/// What options that name data change in a configuration.
+pub(crate) fn data_overrides(data: &[PathBuf], validation_data: &[PathBuf], reading: &ReadingArgs) -> anyhow::Result<Vec<String>> {
     let mut overrides = Vec::new();
     // Before the config is checked, since it may name no data of its own, and before what the user sets himself.
-    if !args.data.is_empty() {
-        overrides.push(paths("data.paths", &args.data)?);
+    if !data.is_empty() {
+        overrides.push(paths("data.paths", data)?);
         // What concerns the config's own corpus does not concern the user's.
         let own = ["packages", "validation_packages", "exclude", "sources", "validation_paths"];
         overrides.extend(own.map(|key| format!("data.{key}=[]")));
     }
-    if !args.validation_data.is_empty() {
-        overrides.push(paths("data.validation_paths", &args.validation_data)?);
+    if !validation_data.is_empty() {
+        overrides.push(paths("data.validation_paths", validation_data)?);
     }
-    for (key, flag) in [("lossy", args.reading.lossy), ("skip_bad", args.reading.skip_bad)] {
+    for (key, flag) in [("lossy", reading.lossy), ("skip_bad", reading.skip_bad)] {
         if flag {
             overrides.push(format!("data.{key}=true"));
         }
     }
-    if let Some(field) = &args.reading.text_field {
+    if let Some(field) = &reading.text_field {
         // A string of JSON is one of TOML.
         overrides.push(format!("data.text_field={}", serde_json::to_string(field)?));
     }
-    overrides.extend(options);
-    overrides.extend(args.overrides.iter().cloned());
-    Ok(RunConfig::from_toml(&text, &path.display().to_string(), &overrides)?)
+    Ok(overrides)
 }
 
 /// The override that sets a key to paths: absolute ones, so that the run can be resumed from elsewhere; a glob stays as it is.

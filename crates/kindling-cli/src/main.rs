@@ -21,6 +21,7 @@ fn main() -> std::process::ExitCode {
     startup::set_up_process();
     let result = startup::thread_pool(args.threads).and_then(|()| startup::instructions(args.isa)).and_then(|()| match &args.command {
         Command::Train(train) => commands::train::run(&args, train),
+        Command::Finetune(finetune) => commands::finetune::run(&args, finetune),
         Command::Prepare(corpus) => commands::prepare::run(&args, corpus),
         Command::Data { command: DataCommand::Audit(audit) } => commands::data::run(&args, audit),
         Command::Generate(generate) => commands::generate::run(&args, generate),

@@ -22,6 +22,8 @@ mod train;
 pub use clean::{CleanConfig, Dedup, Redaction};
 pub use error::ConfigError;
 pub use model::{Dropout, ModelConfig};
-pub use run::{DataConfig, Order, RunConfig, SamplingConfig, SourceConfig, Split, TokenizerConfig, TokenizerKind};
+pub use run::{
+    BaseConfig, DataConfig, Distillation, Order, RunConfig, SamplingConfig, SourceConfig, Split, TokenizerConfig, TokenizerKind,
+};
 pub use seed::Seed;
 pub use train::{Optimizer, Precision, Schedule, SpikeAction, SpikeGuard, TrainConfig};

@@ -26,6 +26,34 @@ pub struct RunConfig {
     pub train: TrainConfig,
     /// How text is drawn from the model during and after training.
     pub sample: SamplingConfig,
+    /// What it begins with in place of random weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseConfig>,
+}
+
+/// The trained weights that a run begins with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseConfig {
+    /// Where they are from, for people: a run's folder.
+    pub run: String,
+    /// XXH3-128 of their file, of which the run keeps a copy.
+    pub weights_hash: String,
+    /// Hold on to what the base says; nothing does by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distillation: Option<Distillation>,
+}
+
+/// Learning without Forgetting (Li and Hoiem, arXiv:1606.09282): the loss has, beside the targets', the divergence from what the
+/// base says of the new text, so that the new is learned where the base does not mind.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Distillation {
+    /// What the divergence counts beside the cross-entropy.
+    pub weight: f64,
+    /// Divides both models' logits, so that unlikely tokens count too (Hinton et al., arXiv:1503.02531). The divergence is multiplied by
+    /// its square, so that its gradient is as long at any temperature.
+    pub temperature: f64,
 }
 
 /// How text becomes token ids.
@@ -217,6 +245,13 @@ impl RunConfig {
         self.tokenizer.validate()?;
         self.data.validate()?;
         self.train.validate()?;
+        for (key, value) in self.base.iter().flat_map(|base| base.distillation).flat_map(|distillation| {
+            [("base.distillation.weight", distillation.weight), ("base.distillation.temperature", distillation.temperature)]
+        }) {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(invalid(key, value.to_string(), "a number above 0"));
+            }
+        }
         self.sample.validate()
     }
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::nn::{Embedding, LayerNorm, Linear};
-use burn::tensor::activation::softmax;
+use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use kindling_config::{ModelConfig, Seed};
+use kindling_config::{Distillation, ModelConfig, Seed};
 use kindling_kernels::{
     Dropout, LossTerms, Mask, Precision, causal_attention, dropout, embedding, gelu_linear, layer_norm, linear, linear_cross_entropy,
     linear_nats,
@@ -69,6 +69,17 @@ pub struct Pass {
     pub document_starts: Option<Arc<[u32]>>,
     /// What the loss has beside the cross-entropy.
     pub terms: LossTerms,
+    /// Another model that this one is held to.
+    pub teacher: Option<Teacher>,
+}
+
+/// What another model says of the same tokens. The loss then has the Kullback-Leibler divergence from it too.
+#[derive(Clone, Debug)]
+pub struct Teacher {
+    /// `[N, V]`, not tracked.
+    pub logits: Tensor<2>,
+    /// How much it counts, and how soft both are made.
+    pub distillation: Distillation,
 }
 
 /// The loss of a batch as a sum and a weight, never only as a mean: means of unequal counts do not add up.
@@ -149,7 +160,7 @@ impl Gpt {
 
     /// The loss of predicting `targets` `[B, T]` from `ids` `[B, T]`; `weights` `[B, T]` is 0 where a target does not count.
     pub fn loss(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, weights: Tensor<2>, pass: &Pass) -> Loss {
-        self.leave(self.residual(ids, pass), targets, weights, pass.terms)
+        self.leave(self.residual(ids, pass), targets, weights, pass)
     }
 
     /// The first stage of [`Gpt::loss`], which the blocks and [`Gpt::leave`] follow: ids `[B, T]` to the residual stream `[N, C]`.
@@ -180,12 +191,24 @@ impl Gpt {
     }
 
     /// The last stage of [`Gpt::loss`]: the residual stream `[N, C]` behind the last block to the loss.
-    pub fn leave(&self, x: Tensor<2>, targets: Tensor<2, Int>, weights: Tensor<2>, terms: LossTerms) -> Loss {
+    pub fn leave(&self, x: Tensor<2>, targets: Tensor<2, Int>, weights: Tensor<2>, pass: &Pass) -> Loss {
         let n = x.dims()[0];
         let x = norm(&self.final_norm, x, &self.config);
         let weights = weights.reshape([n]);
-        let nats = linear_cross_entropy(x, self.tok_embedding.weight.val(), targets.reshape([n]), weights.clone(), terms, self.precision);
+        let divergence = pass.teacher.as_ref().map(|teacher| (self.divergence(x.clone(), teacher) * weights.clone()).sum());
+        let nats =
+            linear_cross_entropy(x, self.tok_embedding.weight.val(), targets.reshape([n]), weights.clone(), pass.terms, self.precision);
+        let nats = divergence.into_iter().fold(nats, |nats, divergence| nats + divergence);
         Loss { nats, weight: weights.sum() }
+    }
+
+    /// Weight × T² × KL(teacher ‖ model) at each place, both at temperature T, `[N]`, of the normalised residual stream `[N, C]`.
+    fn divergence(&self, x: Tensor<2>, teacher: &Teacher) -> Tensor<1> {
+        let Distillation { weight, temperature } = teacher.distillation;
+        let n = x.dims()[0];
+        let log_p = log_softmax(self.head(x) / temperature, 1); // [N, V]
+        let log_q = log_softmax(teacher.logits.clone() / temperature, 1);
+        (log_q.clone().exp() * (log_q - log_p)).sum_dim(1).reshape([n]) * (weight * temperature * temperature)
     }
 
     /// The negative log-likelihood of each target, in nats, and the likeliest token in its place: both `[N]`, row by row.

@@ -10,4 +10,4 @@ pub mod weights;
 
 pub use dropout::DropoutKey;
 pub use error::ModelError;
-pub use gpt::{Gpt, KvCache, Loss, Pass};
+pub use gpt::{Gpt, KvCache, Loss, Pass, Teacher};

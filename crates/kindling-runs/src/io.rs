@@ -45,7 +45,10 @@ pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<()> {
 }
 
 /// XXH3-128 of a file, in hexadecimal.
-pub(crate) fn hash_file(path: &Path) -> std::io::Result<String> {
+///
+/// # Errors
+/// I/O.
+pub fn hash_file(path: &Path) -> std::io::Result<String> {
     Ok(format!("{:032x}", xxh3_128(&fs_err::read(path)?)))
 }
 

@@ -14,6 +14,7 @@ mod trace;
 
 pub use checkpoint::{CHECKPOINT_VERSION, CONFIG_FILE, Checkpoint, CheckpointKind, EMA_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE};
 pub use error::RunsError;
+pub use io::hash_file;
 pub use manifest::{DataRef, Ended, Manifest, MemorisedText, Summary};
 pub use registry::{Registry, RunInfo, RunStatus};
 pub use run::Run;

@@ -4,7 +4,7 @@ use std::fs::TryLockError;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use kindling_config::RunConfig;
+use kindling_config::{BaseConfig, RunConfig};
 use serde::Serialize;
 
 use crate::io::{UNFINISHED, hash_file, read_json, read_versioned, temp_dir, write_atomic};
@@ -18,6 +18,8 @@ const METRICS: &str = "metrics.jsonl";
 const SAMPLES: &str = "samples.md";
 const TOKENIZER: &str = "tokenizer.json";
 const LOCK: &str = "lock";
+/// The weights that it began with.
+const BASE: &str = "base.safetensors";
 
 /// A run folder.
 #[derive(Debug)]
@@ -32,9 +34,18 @@ pub struct Run {
 impl Run {
     /// Makes the folder `root/name` with config, manifest and tokenizer, and takes its lock. The folder appears whole.
     ///
+    /// The weights that it begins with, `base`, if it does not begin with random ones, are copied too.
+    ///
     /// # Errors
     /// The name is taken or impossible, or I/O.
-    pub fn create(root: &Path, name: &str, config: &RunConfig, manifest: Manifest, tokenizer: &Path) -> Result<Self, RunsError> {
+    pub fn create(
+        root: &Path,
+        name: &str,
+        config: &RunConfig,
+        manifest: Manifest,
+        tokenizer: &Path,
+        base: Option<&Path>,
+    ) -> Result<Self, RunsError> {
         Self::check_name(name)?;
         fs_err::create_dir_all(root)?;
         let dir = root.join(name);
@@ -45,6 +56,9 @@ impl Run {
         let temp = temp_dir(root, ".creating-")?;
         write_atomic(&temp.path().join(CONFIG_FILE), config.to_toml().as_bytes())?;
         write_atomic(&temp.path().join(TOKENIZER), &fs_err::read(tokenizer)?)?;
+        if let Some(base) = base {
+            write_atomic(&temp.path().join(BASE), &fs_err::read(base)?)?;
+        }
         write_atomic(&temp.path().join(MANIFEST), &json(&manifest))?;
         match fs_err::rename(temp.path(), &dir) {
             Ok(()) => drop(temp.keep()),
@@ -166,6 +180,19 @@ impl Run {
         let expected = &self.manifest.data.tokenizer_hash;
         if found != *expected {
             return Err(RunsError::Damaged { path, what: "the checksum", found, expected: expected.clone() });
+        }
+        Ok(path)
+    }
+
+    /// Path of the weights that the run began with, after their checksum was verified.
+    ///
+    /// # Errors
+    /// [`RunsError::Damaged`] if they are not those that the configuration tells of.
+    pub fn base_path(&self, base: &BaseConfig) -> Result<PathBuf, RunsError> {
+        let path = self.dir.join(BASE);
+        let found = hash_file(&path)?;
+        if found != base.weights_hash {
+            return Err(RunsError::Damaged { path, what: "the checksum", found, expected: base.weights_hash.clone() });
         }
         Ok(path)
     }

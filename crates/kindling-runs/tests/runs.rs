@@ -29,7 +29,7 @@ fn create(root: &Path, name: &str, created_unix_ms: i64) -> Result<Run, RunsErro
         n_params: 7,
         data: DataRef { dir: text(), data_hash: text(), corpus_hash: text(), tokenizer_hash: format!("{:032x}", xxh3_128(b"{}")) },
     };
-    Run::create(root, name, &config, manifest, &tokenizer)
+    Run::create(root, name, &config, manifest, &tokenizer, None)
 }
 
 fn checkpoint(run: &Run, step: u64, keep: usize) -> std::path::PathBuf {

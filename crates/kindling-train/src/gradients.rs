@@ -8,7 +8,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_config::RunConfig;
 use kindling_data::Batch;
 use kindling_kernels::LossTerms;
-use kindling_model::{DropoutKey, Gpt, Loss, Pass};
+use kindling_model::{DropoutKey, Gpt, Loss, Pass, Teacher};
 
 use crate::TrainError;
 
@@ -20,12 +20,13 @@ use crate::TrainError;
 /// # Errors
 /// [`TrainError::NotFinite`] says which sequences gave a loss that is not a number.
 pub fn gradients(model: &Gpt, batch: &Batch, config: &RunConfig, step: u64) -> Result<(f64, GradientsParams), TrainError> {
-    timed_gradients(model, batch, config, step, &mut |_, _| {})
+    timed_gradients(model, None, batch, config, step, &mut |_, _| {})
 }
 
-/// As [`gradients`]; `span` hears of each `forward` and `backward` that is over, and when it began.
+/// As [`gradients`], held to the base if there is a `teacher`; `span` hears of each `forward` and `backward` that is over, and when it began.
 pub(crate) fn timed_gradients(
     model: &Gpt,
+    teacher: Option<&Gpt>,
     batch: &Batch,
     config: &RunConfig,
     step: u64,
@@ -39,11 +40,15 @@ pub(crate) fn timed_gradients(
     for first in (0..batch.n_rows).step_by(micro) {
         let last = (first + micro).min(batch.n_rows);
         let part = batch.rows(first, last);
-        let pass = Pass {
+        let mut pass = Pass {
             dropout: Some(DropoutKey { seed: dropout, step, first_row: first }),
             document_starts: part.document_starts.as_deref().map(Into::into),
+            teacher: None,
             terms: LossTerms { label_smoothing: config.train.label_smoothing, z_loss: config.train.z_loss },
         };
+        if let (Some(teacher), Some(distillation)) = (teacher, config.base.as_ref().and_then(|base| base.distillation)) {
+            pass.teacher = Some(Teacher { logits: said(teacher, &part, &pass), distillation });
+        }
         // A loss that is no number is not differentiated.
         let counted = |loss: &Loss| {
             let nats = f64::from(loss.nats.clone().into_scalar::<f32>());
@@ -59,6 +64,14 @@ pub(crate) fn timed_gradients(
         accumulator.accumulate(model, grads);
     }
     Ok((nats / weight, accumulator.grads()))
+}
+
+/// What the teacher says of a batch: logits `[N, V]` that are not tracked.
+fn said(teacher: &Gpt, batch: &Batch, pass: &Pass) -> Tensor<2> {
+    let ids = to_tensors(batch, &teacher.device()).0;
+    let logits = teacher.forward(ids, &Pass { document_starts: pass.document_starts.clone(), ..Pass::default() });
+    let [b, t, v] = logits.dims();
+    Tensor::from_inner(logits.reshape([b * t, v]))
 }
 
 /// The nats of a batch, and the gradients of their sum divided by `weight`.
@@ -106,7 +119,7 @@ fn checkpointed(
         entered.push(std::mem::replace(&mut x, next));
     }
     let x = leaf(x);
-    let loss = model.leave(x.clone(), targets, weights, pass.terms);
+    let loss = model.leave(x.clone(), targets, weights, pass);
     let nats = counted(&loss)?;
     span("forward", started);
     let started = Instant::now();

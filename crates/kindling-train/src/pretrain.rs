@@ -214,7 +214,7 @@ fn take_step(config: &RunConfig, batch: &Batch, mut now: Begun, listeners: &mut 
     let lr = lr_at(&config.train, config.train.last_step(&config.model), step);
     let guard = config.train.spike_guard;
     let mut told = Ok(());
-    let result = timed_gradients(&now.model, batch, config, step, &mut |name, started| {
+    let result = timed_gradients(&now.model, now.teacher.as_ref(), batch, config, step, &mut |name, started| {
         if told.is_ok() {
             told = tell(listeners, &span(name, started, step));
         }

@@ -15,6 +15,8 @@ pub(crate) struct Begun {
     pub(crate) model: Gpt,
     pub(crate) ema: Option<Ema>,
     pub(crate) optimizer: Optimizer,
+    /// The base that it is held to, without autodiff.
+    pub(crate) teacher: Option<Gpt>,
     pub(crate) state: TrainState,
 }
 
@@ -67,10 +69,16 @@ pub(crate) fn begin(training: &Training<'_>, listeners: &mut [&mut dyn Listener]
             Ok(begun)
         }
         Err(RunsError::NoCheckpoint { rejected, .. }) if rejected.is_empty() => {
-            let model = computing(Gpt::new(&config.model, config.seed, &device.clone().autodiff()), config, device);
+            let autodiff = device.clone().autodiff();
+            let model = match &config.base {
+                Some(base) => weights::load(&run.base_path(base)?, &config.model, &autodiff)?,
+                None => Gpt::new(&config.model, config.seed, &autodiff),
+            };
+            let model = computing(model, config, device);
             let ema = (config.train.ema > 0.0).then(|| Ema::new(config.train.ema, &model));
             let state = TrainState { data_hash, seed: Some(config.seed), ..TrainState::default() };
-            Ok(Begun { model, ema, optimizer: Optimizer::new(&config.train), state })
+            let teacher = teacher(run, config, device)?;
+            Ok(Begun { model, ema, optimizer: Optimizer::new(&config.train), teacher, state })
         }
         Err(error) => Err(error.into()),
     }
@@ -106,7 +114,13 @@ pub(crate) fn load(run: &Run, checkpoint: &Checkpoint, config: &RunConfig, devic
         0.0 => None,
         decay => Some(Ema::load(decay, &checkpoint.file(EMA_FILE), &config.model, device)?),
     };
-    Ok(Begun { model: computing(model, config, device), ema, optimizer, state })
+    Ok(Begun { model: computing(model, config, device), ema, optimizer, teacher: teacher(run, config, device)?, state })
+}
+
+/// The run's base, if what it says is held on to.
+fn teacher(run: &Run, config: &RunConfig, device: &Device) -> Result<Option<Gpt>, TrainError> {
+    let base = config.base.as_ref().filter(|base| base.distillation.is_some());
+    base.map(|base| Ok(weights::load(&run.base_path(base)?, &config.model, device)?)).transpose()
 }
 
 fn computing(model: Gpt, config: &RunConfig, device: &Device) -> Gpt {

@@ -18,6 +18,7 @@ use kindling_train::{
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::finetune::{Forgetting, forgetting};
 use crate::args::{Args, TrainArgs};
 use crate::failure::STOPPED;
 use crate::progress::{Progress, indent, line};
@@ -38,9 +39,30 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
     }
     let (run, config, data) = match &train_args.resume {
         Some(name) => resume(&registry, name, args, train_args, &stop, &mut progress)?,
-        None => begin(&registry, args, train_args, &device, &stop, &mut progress)?,
+        None => {
+            let new = New { name: train_args.name.as_deref(), data_dir: &train_args.corpus.data_dir, base: None };
+            begin(&registry, args, &new, config_of(train_args)?, &device, &stop, &mut progress)?
+        }
     };
-    let computed = TrainingPrecision::on(&device, config.train.precision);
+    go_on(
+        args,
+        &registry,
+        &Training { run: &run, config: &config, data: &data, device: &device, stop: &stop },
+        train_args.profile,
+        progress,
+    )
+}
+
+/// Trains a run, and says what came of it.
+pub(super) fn go_on(
+    args: &Args,
+    registry: &Registry,
+    training: &Training<'_>,
+    with_profile: bool,
+    mut progress: Progress,
+) -> anyhow::Result<ExitCode> {
+    let Training { run, config, device, .. } = *training;
+    let computed = TrainingPrecision::on(device, config.train.precision);
     if let Some(why) = computed.fallback {
         line(args.quiet, &format!("warning: training in f32: {why}"));
     }
@@ -63,17 +85,17 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
     progress.log_every(config.train.log_every as u64);
 
     let mut last_sample = String::new();
-    let mut log = RunLog::new(&run, config.train.log_every as u64);
+    let mut log = RunLog::new(run, config.train.log_every as u64);
     let mut terminal = |event: &TrainEvent<'_>| {
         progress.train(event);
         if let TrainEvent::Sample { prompt, text, .. } = event {
             last_sample = format!("{prompt}{text}");
         }
     };
-    let mut profile = train_args.profile.then(|| Profile::new(&run)).transpose()?;
+    let mut profile = with_profile.then(|| Profile::new(run)).transpose()?;
     let mut listeners: Vec<&mut dyn Listener> = vec![&mut log, &mut terminal];
     listeners.extend(profile.as_mut().map(|profile| profile as &mut dyn Listener));
-    let outcome = train(&Training { run: &run, config: &config, data: &data, device: &device, stop: &stop }, &mut listeners);
+    let outcome = train(training, &mut listeners);
     progress.clear();
     if let Some(profile) = profile {
         profile.finish()?;
@@ -81,16 +103,16 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
     }
     match outcome? {
         Outcome::Finished(summary) => {
-            finished(args, &registry, &run, &config, &summary, &last_sample)?;
+            finished(args, registry, training, &summary, &last_sample)?;
             Ok(ExitCode::SUCCESS)
         }
         Outcome::AlreadyFinished(summary) => {
             line(args.quiet, &format!("run `{}` is finished: {}", run.name(), ended(&summary)));
-            finished(args, &registry, &run, &config, &summary, &last_sample)?;
+            finished(args, registry, training, &summary, &last_sample)?;
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Stopped { step } => {
-            let command = format!("{} train{} --resume {}", program(), own_options(args), quoted(&registry.handle(&run)));
+            let command = format!("{} train{} --resume {}", program(), own_options(args), quoted(&registry.handle(run)));
             if args.json {
                 output::json(&json!({ "run": run.name(), "dir": run.dir(), "stopped_at_step": step, "resume": command }))?;
             } else {
@@ -104,29 +126,37 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
     }
 }
 
-/// A new run from a config file.
-fn begin(
+/// Where a new run and its data come to lie, and what it begins with.
+pub(super) struct New<'a> {
+    pub(super) name: Option<&'a str>,
+    pub(super) data_dir: &'a Path,
+    /// Weights in place of random ones.
+    pub(super) base: Option<&'a Path>,
+}
+
+/// A new run.
+pub(super) fn begin(
     registry: &Registry,
     args: &Args,
-    train_args: &TrainArgs,
+    new: &New<'_>,
+    config: RunConfig,
     device: &Device,
     stop: &AtomicBool,
     progress: &mut Progress,
 ) -> anyhow::Result<(Run, RunConfig, Prepared)> {
-    let config = config_of(train_args)?;
     // A name that is taken or impossible is said before minutes of work.
-    let name = train_args.name.clone().unwrap_or_else(|| registry.next_name(&config.name));
+    let name = new.name.map_or_else(|| registry.next_name(&config.name), str::to_owned);
     Run::check_name(&name)?;
     if registry.root().join(&name).exists() {
         return Err(RunsError::Exists(name).into());
     }
-    let (config, data) = prepared(config, args, train_args, stop, progress)?;
+    let (config, data) = prepared(config, args, new.data_dir, stop, progress)?;
     check_disk(&config, registry.root(), 0)?;
     let (mut name, manifest) = (name, manifest(args, &config, &data, device)?);
     loop {
-        match Run::create(registry.root(), &name, &config, manifest.clone(), &data.tokenizer_path()) {
+        match Run::create(registry.root(), &name, &config, manifest.clone(), &data.tokenizer_path(), new.base) {
             // Another run took the number meanwhile.
-            Err(RunsError::Exists(_)) if train_args.name.is_none() => name = registry.next_name(&config.name),
+            Err(RunsError::Exists(_)) if new.name.is_none() => name = registry.next_name(&config.name),
             run => return Ok((run?, config, data)),
         }
     }
@@ -141,11 +171,11 @@ fn config_of(train_args: &TrainArgs) -> anyhow::Result<RunConfig> {
 fn prepared(
     mut config: RunConfig,
     args: &Args,
-    train_args: &TrainArgs,
+    data_dir: &Path,
     stop: &AtomicBool,
     progress: &mut Progress,
 ) -> anyhow::Result<(RunConfig, Prepared)> {
-    let preparation = Preparation { config: &config, data_dir: &train_args.corpus.data_dir, workspace: Path::new("."), stop };
+    let preparation = Preparation { config: &config, data_dir, workspace: Path::new("."), stop };
     let data = prepare(&preparation, &mut |event| progress.prepare(event))?;
     progress.clear();
     progress.shards(&data.manifest, &data.dir, data.reused);
@@ -162,7 +192,7 @@ fn prepared(
 fn find_rate(args: &Args, train_args: &TrainArgs, device: &Device, stop: &AtomicBool, progress: &mut Progress) -> anyhow::Result<ExitCode> {
     const STEPS: u64 = 150;
     const WIDTH: f64 = 40.0;
-    let (config, data) = prepared(config_of(train_args)?, args, train_args, stop, progress)?;
+    let (config, data) = prepared(config_of(train_args)?, args, &train_args.corpus.data_dir, stop, progress)?;
     let curve =
         find_lr(&config, &data, device, STEPS, stop, &mut |step, point| progress.finding_lr(step, STEPS, point.lr, point.smoothed))?;
     progress.clear();
@@ -250,10 +280,14 @@ fn manifest(args: &Args, config: &RunConfig, data: &Prepared, device: &Device) -
     })
 }
 
-fn finished(args: &Args, registry: &Registry, run: &Run, config: &RunConfig, summary: &Summary, sample: &str) -> anyhow::Result<()> {
+fn finished(args: &Args, registry: &Registry, training: &Training<'_>, summary: &Summary, sample: &str) -> anyhow::Result<()> {
+    let Training { run, config, .. } = *training;
     let verdict = judge(run)?;
+    let forgetting = config.base.as_ref().map(|base| forgetting(args, training, base)).transpose()?;
     if args.json {
-        return output::json(&json!({ "run": run.name(), "dir": run.dir(), "summary": summary, "verdict": verdict, "sample": sample }));
+        return output::json(
+            &json!({ "run": run.name(), "dir": run.dir(), "summary": summary, "verdict": verdict, "forgetting": forgetting, "sample": sample }),
+        );
     }
     // What was saved is what is used from now on: opening it here means that it can be opened later.
     let opened = open(run.dir(), &device::open(&args.device)?)?;
@@ -269,6 +303,7 @@ fn finished(args: &Args, registry: &Registry, run: &Run, config: &RunConfig, sum
     let mut judged = vec![("verdict", verdict.trend.to_string())];
     judged.extend(verdict.gap.map(|gap| ("gap", format!("{gap}, validation above training loss"))));
     judged.extend(summary.memorised.as_ref().map(|found| ("memorised", memorised(found))));
+    judged.extend(forgetting.iter().flat_map(Forgetting::rows));
     rows.splice(4..4, judged);
     if summary.ended != Ended::Steps {
         rows.insert(0, ("ended", ended(summary)));

@@ -1,0 +1,77 @@
+//! Fine-tuning: what a run begins with, what it learns and forgets, and what it needs of its base.
+
+use kindling_tests::Lab;
+use serde_json::Value;
+
+/// A lab with a run `old`, and another text with other words.
+fn lab() -> Lab {
+    let lab = Lab::new();
+    lab.run("TRAIN --name old --set train.steps=150").ok();
+    let other: String =
+        lab.read("text.txt").chars().map(|c| if c.is_ascii_lowercase() { (b'a' + b'z' - c as u8) as char } else { c }).collect();
+    lab.write("other.txt", other);
+    lab
+}
+
+const TUNE: &str =
+    "finetune --base old --data other.txt --threads 1 --runs-dir runs --data-dir data --set train.steps=80 --set train.lr=0.005";
+
+fn change(value: &Value, text: &str) -> (f64, f64) {
+    let number = |key: &str| value["forgetting"][text][key].as_f64().unwrap_or_else(|| panic!("{text} {key}: {value}"));
+    (number("before"), number("after"))
+}
+
+#[test]
+fn it_begins_where_the_base_ended() {
+    let lab = lab();
+    let value = lab.run(&format!("{TUNE} --name new --json")).json();
+    let (before, after) = change(&value, "new");
+    assert!(after < before - 0.5, "the new text is learned: {before} to {after}");
+    let (before, after) = change(&value, "old");
+    assert!((before - lab.summary("old")["best"][0].as_f64().expect("a loss")).abs() < 1e-9, "before is as the base ended");
+    assert!(after > before + 0.1, "the old text is forgotten: {before} to {after}");
+    // It has its own copy of what it began with, and goes on without the base.
+    assert!(lab.path("runs/new/base.safetensors").is_file());
+    std::fs::remove_dir_all(lab.path("runs/old")).expect("a run");
+    let said = lab.run("train --resume new --set train.steps=90").ok();
+    assert!(said.out.contains("the base's prepared data are gone"), "{said}");
+    lab.run("generate new").ok();
+}
+
+#[test]
+fn learning_without_forgetting_forgets_less() {
+    let lab = lab();
+    let old = |options: &str| change(&lab.run(&format!("{TUNE} --json {options}")).json(), "old").1;
+    let (plain, held) = (old("--name plain"), old("--name held --lwf 3"));
+    assert!(held < plain - 0.05, "{held}, without {plain}");
+    // Blocks that are computed again, and micro-batches, change nothing.
+    let again = "--set train.gradient_checkpointing=true --set train.micro_batch_size=3";
+    lab.run(&format!("{TUNE} --name again --lwf 3 {again}")).ok();
+    let (a, b) = (lab.loss_values("held"), lab.loss_values("again"));
+    let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(worst < 1e-3, "{worst}");
+}
+
+#[test]
+fn a_fine_tuning_that_is_cut_goes_on_as_if_it_was_not() {
+    let lab = lab();
+    lab.run(&format!("{TUNE} --name whole --lwf 1 --set train.steps=60 --set train.schedule=constant")).ok();
+    lab.run(&format!("{TUNE} --name cut --lwf 1 --set train.steps=30 --set train.schedule=constant --set train.eval_every=6 --set train.checkpoint_every=12")).ok();
+    lab.run("train --resume cut --threads 1 --set train.steps=60").ok();
+    assert_eq!(lab.losses("cut", "train"), lab.losses("whole", "train"));
+}
+
+#[test]
+fn what_cannot_be_fine_tuned() {
+    let lab = lab();
+    lab.check_errors(&[
+        ("finetune --base none --data other.txt", &["`none`"]),
+        ("finetune --base old --data none.txt", &["none.txt"]),
+        ("finetune --base old --data other.txt --lwf 0", &["`base.distillation.weight` is 0"]),
+        ("finetune --base old --data other.txt --lwf 1 --temperature 0", &["`base.distillation.temperature` is 0"]),
+        ("finetune --base old --data other.txt --set model.n_layers=2", &["`old`", "model.dropout"]),
+    ]);
+    lab.run(&format!("{TUNE} --name new")).ok();
+    lab.write("runs/new/base.safetensors", "damaged");
+    lab.run("train --resume new --set train.steps=90").fails(&["base.safetensors", "checksum"]);
+}

@@ -44,6 +44,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: DataCommand,
     },
+    /// Check on a small model of the config, and on its data, that training is honest arithmetic
+    Doctor(CorpusArgs),
     /// Write text with a trained model
     Generate(GenerateArgs),
     /// Score a text: loss, perplexity, bits per byte, next-token accuracy

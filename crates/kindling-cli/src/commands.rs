@@ -2,6 +2,7 @@
 
 pub(crate) mod data;
 pub(crate) mod devices;
+pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod finetune;
 pub(crate) mod generate;

@@ -24,6 +24,7 @@ fn main() -> std::process::ExitCode {
         Command::Finetune(finetune) => commands::finetune::run(&args, finetune),
         Command::Prepare(corpus) => commands::prepare::run(&args, corpus),
         Command::Data { command: DataCommand::Audit(audit) } => commands::data::run(&args, audit),
+        Command::Doctor(corpus) => commands::doctor::run(&args, corpus),
         Command::Generate(generate) => commands::generate::run(&args, generate),
         Command::Eval(eval) => commands::eval::run(&args, eval),
         Command::Runs { command } => commands::runs::run(&args, command),

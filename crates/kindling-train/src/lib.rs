@@ -4,6 +4,7 @@
 //! [`RunLog`], which writes `metrics.jsonl` and `samples.md`, is one and a terminal another.
 
 mod disk;
+pub mod doctor;
 mod ema;
 mod error;
 mod event;

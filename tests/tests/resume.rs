@@ -159,6 +159,22 @@ mod signals {
     }
 
     #[test]
+    fn interrupted_where_it_goes_back_from_spikes() {
+        let lab = Lab::new();
+        // What is saved because of the interrupt is not gone back to.
+        let guard = "--set train.spike_guard.action=rollback --set train.spike_guard.sigmas=2.8 --set train.keep_checkpoints=1 --set train.checkpoint_every=500";
+        lab.run(&long("whole", guard)).ok();
+        assert!(lab.read("runs/whole/metrics.jsonl").contains("\"kind\":\"rollback\""), "it goes back at all");
+        let child = lab.spawn(&long("cut", guard));
+        lab.wait_for_rows("cut", 520);
+        send("INT", &child);
+        let said = Said::new("INT", child.wait_with_output().expect("it ends"));
+        assert_eq!(said.code, 130, "{said}");
+        lab.run("train --resume cut --threads 1 --quiet").ok();
+        check_equal(&lab, "cut", "whole");
+    }
+
+    #[test]
     fn interrupted_with_json() {
         let lab = Lab::new();
         let child = lab.spawn(&long("cut", "--json"));

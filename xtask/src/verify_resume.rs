@@ -43,6 +43,8 @@ enum Recipe {
     Muon,
     /// With gradient checkpointing and a guard that now and then takes a step for a spike.
     Lion,
+    /// With a guard that now and then goes back to a checkpoint.
+    Sgd,
 }
 
 impl Recipe {
@@ -51,6 +53,7 @@ impl Recipe {
             Self::Adamw => "adamw",
             Self::Muon => "muon",
             Self::Lion => "lion",
+            Self::Sgd => "sgd",
         }
     }
 
@@ -64,6 +67,13 @@ impl Recipe {
                 "train.min_lr=3e-5",
                 "train.gradient_checkpointing=true",
                 "train.spike_guard.action=skip",
+                "train.spike_guard.sigmas=2.5",
+            ],
+            Self::Sgd => &[
+                "train.optimizer=sgd",
+                "train.lr=0.05",
+                "train.min_lr=0.01",
+                "train.spike_guard.action=rollback",
                 "train.spike_guard.sigmas=2.5",
             ],
         }

@@ -229,7 +229,7 @@ impl TrainConfig {
         if !(0.0..1.0).contains(&self.label_smoothing) {
             return Err(invalid("train.label_smoothing", self.label_smoothing.to_string(), "at least 0 and below 1"));
         }
-        if !(0.0..1.0).contains(&(self.ema as f32)) {
+        if !((0.0..1.0).contains(&self.ema) && (self.ema as f32) < 1.0) {
             return Err(invalid("train.ema", self.ema.to_string(), "at least 0 and below 1"));
         }
         if let Some(guard) = self.spike_guard

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use kindling_model::{Gpt, weights};
-use kindling_runs::{MODEL_FILE, Run};
+use kindling_runs::Run;
 use kindling_tokenizer::Tokenizer;
 
 use crate::InferError;
@@ -36,7 +36,7 @@ pub fn open(dir: &Path, device: &Device) -> Result<Opened, InferError> {
         return Err(InferError::Vocabulary { tokenizer: tokenizer.vocab_size(), model: config.vocab_size });
     }
     let (checkpoint, rejected) = run.best_checkpoint()?;
-    let model = weights::load(&checkpoint.file(MODEL_FILE), config, device)?;
+    let model = weights::load(&checkpoint.weights(), config, device)?;
     let rejected = rejected.iter().map(ToString::to_string).collect();
     Ok(Opened { model, tokenizer, step: checkpoint.step, run, rejected })
 }

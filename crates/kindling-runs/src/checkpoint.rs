@@ -20,6 +20,8 @@ pub const EMA_FILE: &str = "ema.safetensors";
 pub const CONFIG_FILE: &str = "config.toml";
 /// What else resuming needs.
 pub const STATE_FILE: &str = "state.json";
+/// What the name of a checkpoint begins with while another takes its place.
+pub(crate) const REPLACED: &str = ".writing-old-";
 const INDEX: &str = "checkpoint.json";
 
 /// What a checkpoint is kept for.
@@ -57,6 +59,12 @@ impl Checkpoint {
         self.dir.join(name)
     }
 
+    /// Path of the weights that are to be used: their average, where there is one.
+    pub fn weights(&self) -> PathBuf {
+        let average = self.file(EMA_FILE);
+        if average.is_file() { average } else { self.file(MODEL_FILE) }
+    }
+
     /// Opens a checkpoint and verifies it.
     ///
     /// # Errors
@@ -87,8 +95,8 @@ impl Checkpoint {
 
 impl Run {
     /// Writes a checkpoint: `fill` puts files into the folder it is given, which gets an index of checksums and its
-    /// final name only when all is on disk. Then older ones are removed until `keep` of the kind are left, and those whose step
-    /// `keep_every` divides, if it is not 0.
+    /// final name only when all is on disk. Then older ones are removed until `keep` of the kind are left, and those of steps that
+    /// `is_kept` says are kept beside them.
     ///
     /// # Errors
     /// Whatever `fill` gives, or I/O. The checkpoints that were there before stay as they were.
@@ -97,7 +105,7 @@ impl Run {
         kind: CheckpointKind,
         step: u64,
         keep: usize,
-        keep_every: usize,
+        is_kept: impl Fn(u64) -> bool,
         fill: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<PathBuf, E> {
         let parent = self.checkpoint_dir(kind);
@@ -115,7 +123,7 @@ impl Run {
             write_atomic(&temp.path().join(INDEX), &serde_json::to_vec_pretty(&index).expect("plain data serialises"))?;
             let dir = parent.join(format!("step-{step:08}"));
             // From before a resume: it is out of the way before the new one takes its name, and removed after.
-            let old = parent.join(format!("{UNFINISHED}old-step-{step:08}"));
+            let old = parent.join(format!("{REPLACED}step-{step:08}"));
             if dir.exists() {
                 fs_err::rename(&dir, &old)?;
             }
@@ -133,7 +141,6 @@ impl Run {
         steps.retain(|(_, path)| *path != dir);
         // Later ones are damaged, or the run would have gone on from them: they are no reason to remove a good one.
         let (later, earlier): (Vec<_>, Vec<_>) = steps.into_iter().partition(|(other, _)| *other > step);
-        let is_kept = |step: u64| keep_every > 0 && step.is_multiple_of(keep_every as u64);
         let too_many = earlier.iter().rev().skip(keep.saturating_sub(1)).filter(|(step, _)| !is_kept(*step));
         for (_, path) in later.iter().chain(too_many) {
             fs_err::remove_dir_all(path).map_err(io)?;
@@ -162,8 +169,16 @@ impl Run {
     /// # Errors
     /// [`RunsError::NoCheckpoint`] if none verifies.
     pub fn last_checkpoint(&self) -> Result<(Checkpoint, Vec<RunsError>), RunsError> {
+        self.last_checkpoint_of(|_| true)
+    }
+
+    /// The same among those of some steps.
+    ///
+    /// # Errors
+    /// As [`Run::last_checkpoint`].
+    pub fn last_checkpoint_of(&self, is_one: impl Fn(u64) -> bool) -> Result<(Checkpoint, Vec<RunsError>), RunsError> {
         let mut rejected = Vec::new();
-        match self.newest(CheckpointKind::Last, &mut rejected)? {
+        match self.newest(CheckpointKind::Last, is_one, &mut rejected)? {
             Some(checkpoint) => Ok((checkpoint, rejected)),
             None => Err(self.none_of(&rejected)),
         }
@@ -176,7 +191,7 @@ impl Run {
     pub fn best_checkpoint(&self) -> Result<(Checkpoint, Vec<RunsError>), RunsError> {
         let mut rejected = Vec::new();
         for kind in [CheckpointKind::Best, CheckpointKind::Last] {
-            if let Some(checkpoint) = self.newest(kind, &mut rejected)? {
+            if let Some(checkpoint) = self.newest(kind, |_| true, &mut rejected)? {
                 return Ok((checkpoint, rejected));
             }
         }
@@ -184,14 +199,24 @@ impl Run {
     }
 
     /// The newest of a kind that verifies; what is wrong with newer ones is added to `rejected`.
-    fn newest(&self, kind: CheckpointKind, rejected: &mut Vec<RunsError>) -> Result<Option<Checkpoint>, RunsError> {
-        for (_, dir) in self.checkpoint_steps(kind)?.into_iter().rev() {
+    fn newest(
+        &self,
+        kind: CheckpointKind,
+        is_one: impl Fn(u64) -> bool,
+        rejected: &mut Vec<RunsError>,
+    ) -> Result<Option<Checkpoint>, RunsError> {
+        for (_, dir) in self.checkpoint_steps(kind)?.into_iter().rev().filter(|(step, _)| is_one(*step)) {
             match Checkpoint::open(&dir) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
                 Err(error) => rejected.push(error),
             }
         }
         Ok(None)
+    }
+
+    /// The step of the best checkpoint, if one verifies.
+    pub fn best_step(&self) -> Option<u64> {
+        self.newest(CheckpointKind::Best, |_| true, &mut Vec::new()).ok().flatten().map(|checkpoint| checkpoint.step)
     }
 
     fn none_of(&self, rejected: &[RunsError]) -> RunsError {

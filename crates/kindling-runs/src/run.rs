@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use kindling_config::{BaseConfig, RunConfig};
 use serde::Serialize;
 
+use crate::checkpoint::REPLACED;
 use crate::io::{UNFINISHED, hash_file, read_json, read_versioned, temp_dir, write_atomic};
 use crate::{CONFIG_FILE, CheckpointKind, Manifest, RunsError, Summary};
 
@@ -117,6 +118,12 @@ impl Run {
         for dir in dirs.iter().chain([&self.dir]).filter(|dir| dir.is_dir()) {
             for entry in fs_err::read_dir(dir)? {
                 let path = entry?.path();
+                // Killed between two renames, a checkpoint that was being replaced has lost its name, and nothing else.
+                let replaced = path.file_name().and_then(|name| name.to_str()?.strip_prefix(REPLACED).map(|name| dir.join(name)));
+                if let Some(name) = replaced.filter(|name| !name.exists()) {
+                    fs_err::rename(&path, name)?;
+                    continue;
+                }
                 if !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED)) {
                     continue;
                 }

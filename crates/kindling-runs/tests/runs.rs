@@ -33,8 +33,14 @@ fn create(root: &Path, name: &str, created_unix_ms: i64) -> Result<Run, RunsErro
 }
 
 fn checkpoint(run: &Run, step: u64, keep: usize) -> std::path::PathBuf {
-    run.write_checkpoint::<RunsError>(CheckpointKind::Last, step, keep, 0, |dir| Ok(std::fs::write(dir.join("a.bin"), step.to_le_bytes())?))
-        .unwrap()
+    run.write_checkpoint::<RunsError>(
+        CheckpointKind::Last,
+        step,
+        keep,
+        |_| false,
+        |dir| Ok(std::fs::write(dir.join("a.bin"), step.to_le_bytes())?),
+    )
+    .unwrap()
 }
 
 #[test]
@@ -175,10 +181,16 @@ fn a_checkpoint_that_fails_half_way_leaves_no_trace() {
     let root = tempfile::tempdir().unwrap();
     let run = create(root.path(), "a", 1).unwrap();
     checkpoint(&run, 10, 1);
-    let failed = run.write_checkpoint::<RunsError>(CheckpointKind::Last, 20, 1, 0, |dir| {
-        std::fs::write(dir.join("a.bin"), "half")?;
-        Err(std::io::Error::other("the disk is full").into())
-    });
+    let failed = run.write_checkpoint::<RunsError>(
+        CheckpointKind::Last,
+        20,
+        1,
+        |_| false,
+        |dir| {
+            std::fs::write(dir.join("a.bin"), "half")?;
+            Err(std::io::Error::other("the disk is full").into())
+        },
+    );
     assert!(failed.unwrap_err().to_string().contains("the disk is full"));
     assert_eq!(run.last_checkpoint().unwrap().0.step, 10);
     assert_eq!(std::fs::read_dir(run.dir().join("checkpoints")).unwrap().count(), 1);
@@ -235,4 +247,16 @@ fn each_start_has_an_event_file_behind_those_before_it() {
         let text = String::from_utf8_lossy(text);
         assert!(text.contains("````text\n`a`\n```\n````\n"), "{text}");
     }
+}
+
+#[test]
+fn a_checkpoint_that_was_being_replaced_gets_its_name_back() {
+    let root = tempfile::tempdir().unwrap();
+    let run = create(root.path(), "a", 1000).unwrap();
+    let dir = checkpoint(&run, 10, 1);
+    drop(run);
+    // Killed behind the first of two renames.
+    std::fs::rename(&dir, dir.parent().unwrap().join(".writing-old-step-00000010")).unwrap();
+    let run = Run::open_for_writing(dir.parent().unwrap().parent().unwrap()).unwrap();
+    assert_eq!(run.last_checkpoint().unwrap().0, Checkpoint { dir, step: 10 });
 }

@@ -25,10 +25,15 @@ fn checkpoint_bytes(config: &RunConfig) -> f64 {
         },
     );
     let steps = train.last_step(&config.model);
-    let for_good = if train.keep_every > 0 { steps / train.keep_every as u64 } else { 0 };
-    let written = steps.div_ceil(train.checkpoint_every as u64);
-    let kept = (train.keep_checkpoints as u64).min(written) + for_good.min(written);
+    let (every, keep_every) = (train.checkpoint_every as u64, train.keep_every as u64);
+    // Steps that both divide.
+    let for_good = steps.checked_div(keep_every / gcd(every, keep_every) * every).unwrap_or(0);
+    let kept = (train.keep_checkpoints as u64 + for_good).min(steps.div_ceil(every));
     4.0 * n_params * ((kept + 1) as f64 * (1.0 + remembered + ema) + 2.0)
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Whether the checkpoints of a run can fit where `dir` lies, of which `there` bytes lie there already; where the system does not tell, they are
@@ -79,6 +84,7 @@ mod tests {
         check(&["train.optimizer=lion", "train.ema=0.9"], 3.0 * 3.0 + 2.0);
         check(&["train.optimizer=sgd", "train.momentum=0"], 3.0 + 2.0);
         check(&["train.checkpoint_every=10", "train.keep_every=100"], 11.0 * 3.0 + 2.0);
+        check(&["train.checkpoint_every=10", "train.keep_every=15"], (2.0 + 26.0 + 1.0) * 3.0 + 2.0);
         assert!(check_disk(&config(&[]), Path::new("runs/not/there"), 0).is_ok());
         let huge = config(&["train.checkpoint_every=1", "train.keep_every=1", "train.steps=1000000000"]);
         assert!(available_bytes(Path::new(".")).is_none() || matches!(check_disk(&huge, Path::new("."), 0), Err(TrainError::Disk { .. })));

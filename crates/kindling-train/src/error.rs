@@ -81,7 +81,7 @@ pub enum TrainError {
         dir: PathBuf,
     },
     /// Fewer steps than were taken.
-    #[error("`train.steps` is {steps}, expected at least {taken}, the steps that the run has taken")]
+    #[error("`train.steps` and budgets leave {steps} steps, expected at least {taken}, which the run has taken")]
     StepsTaken {
         /// Asked for.
         steps: u64,
@@ -122,9 +122,9 @@ impl TrainError {
                 Some("lower `train.micro_batch_size`, which changes only memory, or `model.context_len`, `model.d_model` or `model.n_layers`".into())
             }
             Self::Disk { .. } => {
-                Some("lower `train.keep_checkpoints`, raise `train.keep_every`, make room, or choose another disk with `--runs-dir`".into())
+                Some("keep fewer, by `train.keep_checkpoints` and `train.keep_every`, make room, or choose another disk with `--runs-dir`".into())
             }
-            Self::StepsTaken { .. } => Some("resume it with more steps, or without `--set train.steps`".into()),
+            Self::StepsTaken { .. } => Some("resume it with more of what `--set` has lowered, or without it".into()),
             Self::Changed { .. } => Some("restore it, or train a new run".into()),
         }
     }

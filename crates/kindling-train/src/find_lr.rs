@@ -13,7 +13,7 @@ use crate::{Optimizer, TrainError, TrainingPrecision, gradients};
 
 /// From the first of these rates to the last, by the same factor each step.
 const RATES: (f64, f64) = (1e-6, 1.0);
-/// The test ends when the smoothed loss is above the first by this share of how far it had fallen below it, or of the first itself.
+/// The test ends when the smoothed loss is above the first by this share of how far it had fallen, or of a tenth of the first.
 const MUCH_ABOVE: f64 = 0.5;
 /// What a loss counts in the smoothed one.
 const WEIGHT: f64 = 0.1;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::tensor::Device;
-use kindling_config::{RunConfig, SpikeAction};
+use kindling_config::RunConfig;
 use kindling_data::{Batch, BatchOptions, BatchSampler, Prepared, memorised};
 use kindling_eval::{Score, validate};
 use kindling_infer::{InferError, generate, prompt_ids};
@@ -21,7 +21,7 @@ use kindling_runs::{
 use kindling_tokenizer::Tokenizer;
 
 use crate::gradients::timed_gradients;
-use crate::resume::{Begun, begin, load};
+use crate::resume::{Begun, begin, load, rolls_back};
 use crate::state::write_synced;
 use crate::{Listener, TrainError, TrainEvent, TrainState, lr_at, peak_memory_bytes};
 
@@ -149,6 +149,10 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
         // Evaluated once more, it may have run out of patience.
         let is_last = ended(config, &now.state).is_some();
         let stopped = stop.load(Ordering::Relaxed);
+        if due(config.train.checkpoint_every) {
+            // It has come past what led back.
+            now.state.rollbacks = 0;
+        }
         if due(config.train.checkpoint_every) || is_last || stopped {
             let started = Instant::now();
             let dir = save(training, CheckpointKind::Last, &now)?;
@@ -167,6 +171,10 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
         Some(nll) => nll,
         None => score(training, &now, listeners)?.nll,
     };
+    let last_sample = match last_sample {
+        Some(text) => text,
+        None => sample(training, &now, listeners)?,
+    };
     let state = &now.state;
     let summary = Summary {
         steps: state.step,
@@ -180,7 +188,7 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
         elapsed_s: started.elapsed().as_secs_f64(),
         peak_memory_bytes: peak_memory_bytes(),
         ended: ended(config, state).unwrap_or_default(),
-        memorised: last_sample.map(|text| longest_memorised(data, &text)).transpose()?.flatten(),
+        memorised: longest_memorised(data, &last_sample)?,
     };
     run.finish(&summary)?;
     Ok(Outcome::Finished(summary))
@@ -261,16 +269,19 @@ fn roll_back(
     if now.state.skipped > MOST_SKIPPED || now.state.rollbacks >= MOST_ROLLBACKS {
         return Err(TrainError::Diverged { step: from, loss });
     }
-    if config.train.spike_guard.is_none_or(|guard| guard.action == SpikeAction::Skip) {
+    if !rolls_back(&config.train) {
         return Ok(None);
     }
-    let (checkpoint, _) = match run.last_checkpoint() {
+    // Not to one that was saved because the run was stopped: then it would matter that it was.
+    let is_due = |step: u64| step.is_multiple_of(config.train.checkpoint_every as u64);
+    let (checkpoint, _) = match run.last_checkpoint_of(is_due) {
         Err(RunsError::NoCheckpoint { .. }) => return Ok(None),
         result => result?,
     };
     let mut back = load(run, &checkpoint, config, device)?;
     back.state.left_out = now.state.left_out + from + 1 - back.state.step;
     back.state.rollbacks = now.state.rollbacks + 1;
+    back.state.seconds = now.state.seconds;
     // Saved before a step is taken, so that a run that is killed now goes on with the same batches.
     save(training, CheckpointKind::Last, &back)?;
     run.rewind_log(back.state.step)?;
@@ -350,11 +361,15 @@ fn longest_memorised(data: &Prepared, text: &str) -> Result<Option<MemorisedText
 /// Writes a checkpoint: to go on from with all that it takes, to use with the weights that are used.
 fn save(training: &Training<'_>, kind: CheckpointKind, now: &Begun) -> Result<PathBuf, TrainError> {
     let Training { run, config, .. } = *training;
-    let (keep, keep_every) = match kind {
-        CheckpointKind::Last => (config.train.keep_checkpoints, config.train.keep_every),
-        CheckpointKind::Best => (1, 0),
+    let (step, train) = (now.state.step, &config.train);
+    let keep = if kind == CheckpointKind::Last { train.keep_checkpoints } else { 1 };
+    // The last one that a rollback can lead to is kept, whatever was saved at other steps since.
+    let last_due = rolls_back(train).then(|| step - step % train.checkpoint_every as u64);
+    let is_kept = |other: u64| {
+        let for_good = train.keep_every > 0 && other.is_multiple_of(train.keep_every as u64);
+        kind == CheckpointKind::Last && (for_good || Some(other) == last_due)
     };
-    run.write_checkpoint(kind, now.state.step, keep, keep_every, |dir: &Path| {
+    run.write_checkpoint(kind, step, keep, is_kept, |dir: &Path| {
         match kind {
             CheckpointKind::Best => weights::save(&now.used(), &dir.join(MODEL_FILE))?,
             CheckpointKind::Last => {

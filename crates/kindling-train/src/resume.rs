@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Device;
-use kindling_config::RunConfig;
+use kindling_config::{RunConfig, SpikeAction, TrainConfig};
 use kindling_model::{Gpt, weights};
 use kindling_runs::{CONFIG_FILE, Checkpoint, EMA_FILE, MODEL_FILE, OPTIMIZER_FILE, Run, RunsError, STATE_FILE};
 
@@ -41,7 +41,11 @@ pub fn check_resumable(old: &RunConfig, new: &RunConfig) -> Result<(), TrainErro
     (to.steps, to.micro_batch_size) = (from.steps, from.micro_batch_size);
     (to.max_tokens, to.max_flops, to.max_hours, to.patience) = (from.max_tokens, from.max_flops, from.max_hours, from.patience);
     (to.log_every, to.eval_every, to.sample_every) = (from.log_every, from.eval_every, from.sample_every);
-    (to.checkpoint_every, to.keep_checkpoints, to.keep_every) = (from.checkpoint_every, from.keep_checkpoints, from.keep_every);
+    (to.keep_checkpoints, to.keep_every) = (from.keep_checkpoints, from.keep_every);
+    // A run that goes back goes back to these.
+    if !rolls_back(from) {
+        to.checkpoint_every = from.checkpoint_every;
+    }
     to.gradient_checkpointing = from.gradient_checkpointing;
     allowed.sample = new.sample.clone();
     if allowed == *new {
@@ -51,6 +55,11 @@ pub fn check_resumable(old: &RunConfig, new: &RunConfig) -> Result<(), TrainErro
     let key = then.keys().chain(now.keys()).find(|key| then.get(*key) != now.get(*key)).expect("what differs is written differently");
     let written = |value: Option<&String>| value.map_or("missing".to_owned(), |value| format!("`{key} = {value}`"));
     Err(TrainError::Changed { what: "the configuration".into(), found: written(now.get(key)), expected: written(then.get(key)) })
+}
+
+/// Whether a spike leads back to a checkpoint.
+pub(crate) fn rolls_back(train: &TrainConfig) -> bool {
+    train.spike_guard.is_some_and(|guard| guard.action == SpikeAction::Rollback)
 }
 
 /// From the newest checkpoint that verifies, or from the beginning.
@@ -106,14 +115,13 @@ pub(crate) fn load(run: &Run, checkpoint: &Checkpoint, config: &RunConfig, devic
         return Err(TrainError::StepsTaken { steps, taken: state.step });
     }
     // The best weights may be gone, replaced by a later step that is now taken again: then the next are the best.
-    let kept = run.best_checkpoint().is_ok_and(|(kept, _)| Some(kept.step) == state.best.map(|(_, step)| step));
-    state.best = state.best.filter(|_| kept);
+    if state.best.is_some_and(|(_, step)| run.best_step() != Some(step)) {
+        (state.best, state.stalled) = (None, 0);
+    }
     let model = weights::load(&checkpoint.file(MODEL_FILE), &config.model, &device.clone().autodiff())?;
     let optimizer = Optimizer::load(&config.train, &model, &checkpoint.file(OPTIMIZER_FILE), device)?;
-    let ema = match config.train.ema {
-        0.0 => None,
-        decay => Some(Ema::load(decay, &checkpoint.file(EMA_FILE), &config.model, device)?),
-    };
+    let decay = config.train.ema;
+    let ema = (decay > 0.0).then(|| Ema::load(decay, &checkpoint.file(EMA_FILE), &config.model, device)).transpose()?;
     Ok(Begun { model: computing(model, config, device), ema, optimizer, teacher: teacher(run, config, device)?, state })
 }
 

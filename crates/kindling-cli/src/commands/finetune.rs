@@ -7,7 +7,7 @@ use kindling_data::Prepared;
 use kindling_eval::validate;
 use kindling_infer::open;
 use kindling_model::{Gpt, weights};
-use kindling_runs::{MODEL_FILE, Registry, Run, hash_file};
+use kindling_runs::{Registry, Run, hash_file};
 use kindling_train::{Training, document_token};
 use serde::Serialize;
 
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &Args, finetune_args: &FinetuneArgs) -> anyhow::Result<E
     for message in &opened.rejected {
         line(args.quiet, &format!("warning: {message}; using another checkpoint"));
     }
-    let weights = opened.run.best_checkpoint()?.0.file(MODEL_FILE);
+    let weights = opened.run.best_checkpoint()?.0.weights();
     let base = BaseConfig {
         run: std::path::absolute(opened.run.dir())?.display().to_string(),
         weights_hash: hash_file(&weights)?,

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use burn::tensor::Device;
-use kindling_config::RunConfig;
+use kindling_config::{RunConfig, TrainConfig};
 use kindling_data::{DataError, Preparation, Prepared, prepare, read_document, rebuild};
 use kindling_infer::{open, prompt_ids};
 use kindling_runs::{DataRef, Ended, Manifest, MemorisedText, Registry, Run, RunsError, Summary};
@@ -97,11 +97,12 @@ pub(super) fn go_on(
     listeners.extend(profile.as_mut().map(|profile| profile as &mut dyn Listener));
     let outcome = train(training, &mut listeners);
     progress.clear();
+    let outcome = outcome?;
     if let Some(profile) = profile {
         profile.finish()?;
         line(args.quiet, &format!("trace: {}; open it in ui.perfetto.dev", run.trace_path().display()));
     }
-    match outcome? {
+    match outcome {
         Outcome::Finished(summary) => {
             finished(args, registry, training, &summary, &last_sample)?;
             Ok(ExitCode::SUCCESS)
@@ -196,6 +197,9 @@ fn find_rate(args: &Args, train_args: &TrainArgs, device: &Device, stop: &Atomic
     let curve =
         find_lr(&config, &data, device, STEPS, stop, &mut |step, point| progress.finding_lr(step, STEPS, point.lr, point.smoothed))?;
     progress.clear();
+    if stop.load(Ordering::Relaxed) {
+        return Ok(ExitCode::from(STOPPED));
+    }
     if args.json {
         output::json(&curve)?;
         return Ok(ExitCode::SUCCESS);
@@ -207,11 +211,11 @@ fn find_rate(args: &Args, train_args: &TrainArgs, device: &Device, stop: &Atomic
         let length = if high > low { (WIDTH * (point.smoothed - low) / (high - low)).round() as usize } else { 0 };
         text += &format!("{:>13.2e}  {:>6.3}  {}\n", point.lr, point.smoothed, "▇".repeat(length));
     }
-    let rate = |lr: Option<f64>| lr.map_or("none: the loss never falls".to_owned(), |lr| format!("{lr:.1e}"));
+    let rate = |lr: Option<f64>, what: &str| lr.map_or("none: the loss did not fall".to_owned(), |lr| format!("{lr:.1e}, {what}"));
     output::text(&format!("{text}\n"))?;
     output::pairs(&[
-        ("suggested", format!("train.lr={}, a tenth of where the loss is lowest", rate(curve.suggested))),
-        ("steepest", format!("{}, where it falls fastest", rate(curve.steepest))),
+        ("suggested", rate(curve.suggested, "a tenth of where the loss is lowest")),
+        ("steepest", rate(curve.steepest, "where it falls fastest")),
         ("now", format!("train.lr={:.1e}", config.train.lr)),
     ])?;
     Ok(ExitCode::SUCCESS)
@@ -233,7 +237,10 @@ fn resume(
     if matches!(args.device.as_str(), "flex" | "ndarray") {
         check_memory(&config)?;
     }
-    check_disk(&config, run.dir(), run.checkpoint_bytes()?)?;
+    // A finished run that only tells of itself writes nothing.
+    if config != *run.config() || run.summary().is_ok_and(|summary| summary.is_none()) {
+        check_disk(&config, run.dir(), run.checkpoint_bytes()?)?;
+    }
     let dir = PathBuf::from(&run.manifest().data.dir);
     let preparation = |data_dir| Preparation { config: run.config(), data_dir, workspace: Path::new("."), stop };
     let data = match Prepared::is_complete(&dir).then(|| Prepared::open(&dir)) {
@@ -355,11 +362,17 @@ fn next_commands(args: &Args, name: &str, config: &RunConfig, summary: &Summary,
     let longer = match summary.ended {
         Ended::Hours => format!("train.max_hours={}", 2.0 * train.max_hours.unwrap_or_default()),
         Ended::Patience => format!("train.patience={}", 2 * train.patience),
-        Ended::Steps => match (train.max_tokens, train.max_flops) {
-            (None, None) => format!("train.steps={}", 2 * train.steps),
-            (Some(tokens), _) => format!("train.max_tokens={}", 2 * tokens),
-            (None, Some(flops)) => format!("train.max_flops={:e}", 2.0 * flops),
-        },
+        // Whatever ends it with that step, doubled.
+        Ended::Steps => {
+            let binds = |train: TrainConfig| train.last_step(&config.model) == summary.steps;
+            let free = TrainConfig { steps: 1 << 40, max_tokens: None, max_flops: None, ..train.clone() };
+            let steps = binds(TrainConfig { steps: train.steps, ..free.clone() }).then(|| format!("train.steps={}", 2 * train.steps));
+            let tokens = train.max_tokens.filter(|_| binds(TrainConfig { max_tokens: train.max_tokens, ..free.clone() }));
+            let flops = train.max_flops.filter(|_| binds(TrainConfig { max_flops: train.max_flops, ..free.clone() }));
+            let tokens = tokens.map(|tokens| format!("train.max_tokens={}", 2 * tokens));
+            let flops = flops.map(|flops| format!("train.max_flops={:e}", 2.0 * flops));
+            steps.into_iter().chain(tokens).chain(flops).collect::<Vec<_>>().join(" --set ")
+        }
     };
     commands.push(format!("{program} train{dir} --resume {name} --set {longer}"));
     commands

@@ -162,7 +162,7 @@ mod signals {
     fn interrupted_where_it_goes_back_from_spikes() {
         let lab = Lab::new();
         // What is saved because of the interrupt is not gone back to.
-        let guard = "--set train.spike_guard.action=rollback --set train.spike_guard.sigmas=2.8 --set train.keep_checkpoints=1 --set train.checkpoint_every=500";
+        let guard = "--set train.spike_guard.action=rollback --set train.spike_guard.sigmas=3.2 --set train.keep_checkpoints=1 --set train.checkpoint_every=500";
         lab.run(&long("whole", guard)).ok();
         assert!(lab.read("runs/whole/metrics.jsonl").contains("\"kind\":\"rollback\""), "it goes back at all");
         let child = lab.spawn(&long("cut", guard));

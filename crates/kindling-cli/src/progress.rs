@@ -150,6 +150,7 @@ impl Progress {
                 ));
                 self.bar.set_position(*to);
                 self.last_tokens = None;
+                (self.first_step, self.started) = (*to, Instant::now());
             }
             TrainEvent::Validating { done, total } => {
                 self.bar.set_message(format!("validating, {done} of {total} windows"));
@@ -193,8 +194,8 @@ impl Progress {
         self.loss = if self.loss.is_nan() { loss } else { 0.9 * self.loss + 0.1 * loss };
         let speed = if self.recent.1 > 0.0 { format!("{:.0} tokens/s", self.recent.0 / self.recent.1) } else { "- tokens/s".into() };
         // From the whole time so far, evaluations included.
-        let per_step = self.started.elapsed().as_secs_f64() / (step - self.first_step) as f64;
-        let eta = HumanDuration(Duration::from_secs_f64(per_step * (self.steps - step) as f64));
+        let per_step = self.started.elapsed().as_secs_f64() / step.saturating_sub(self.first_step).max(1) as f64;
+        let eta = HumanDuration(Duration::try_from_secs_f64(per_step * self.steps.saturating_sub(step) as f64).unwrap_or(Duration::MAX));
         self.bar.set_position(step);
         self.bar.set_message(format!("loss {:.3}  {speed}  {eta} left", self.loss));
         if !self.is_terminal && step.is_multiple_of(self.log_every) {

@@ -71,10 +71,11 @@ impl Recipe {
             ],
             Self::Sgd => &[
                 "train.optimizer=sgd",
-                "train.lr=0.05",
-                "train.min_lr=0.01",
+                // Losses that do not fall, so that some lie far above those before.
+                "train.lr=1e-3",
+                "train.min_lr=1e-3",
                 "train.spike_guard.action=rollback",
-                "train.spike_guard.sigmas=2.5",
+                "train.spike_guard.sigmas=1.7",
             ],
         }
     }

@@ -35,7 +35,7 @@ const MOST_ROLLBACKS: u64 = 10;
 pub struct Training<'a> {
     /// Its folder, locked.
     pub run: &'a Run,
-    /// What is trained: the run's own configuration, or one that [`check_resumable`] allows, which is saved when the
+    /// What is trained: the run's own configuration, or one that [`check_resumable`](crate::check_resumable) allows, which is saved when the
     /// training begins.
     pub config: &'a RunConfig,
     /// Its data.

@@ -27,7 +27,7 @@ fn checkpoint_bytes(config: &RunConfig) -> f64 {
     let steps = train.last_step(&config.model);
     let (every, keep_every) = (train.checkpoint_every as u64, train.keep_every as u64);
     // Steps that both divide.
-    let for_good = steps.checked_div(keep_every / gcd(every, keep_every) * every).unwrap_or(0);
+    let for_good = steps.checked_div((keep_every / gcd(every, keep_every)).saturating_mul(every)).unwrap_or(0);
     let kept = (train.keep_checkpoints as u64 + for_good).min(steps.div_ceil(every));
     4.0 * n_params * ((kept + 1) as f64 * (1.0 + remembered + ema) + 2.0)
 }

@@ -1,7 +1,7 @@
 //! Pretraining: the step loop, the optimizer, checkpoints, resume. Reads no text and prints nothing.
 //!
 //! [`train`] is the loop; read `pretrain.rs` from top to bottom. It reports [`TrainEvent`]s to [`Listener`]s, of which
-//! [`RunLog`], which writes `metrics.jsonl` and `samples.md`, is one and a terminal another.
+//! [`RunLog`], which writes `metrics.jsonl`, `samples.md` and TensorBoard's files, is one and a terminal another.
 
 mod disk;
 pub mod doctor;
@@ -9,6 +9,7 @@ mod ema;
 mod error;
 mod event;
 mod find_lr;
+mod finetune;
 mod gradients;
 mod judge;
 mod memory;
@@ -28,6 +29,7 @@ pub use ema::Ema;
 pub use error::TrainError;
 pub use event::{Listener, TrainEvent};
 pub use find_lr::{LrCurve, LrPoint, find_lr};
+pub use finetune::{Change, Forgetting, finetune_config, forgetting};
 pub use gradients::{gradients, to_tensors};
 pub use judge::judge;
 pub use memory::{check_memory, peak_memory_bytes};

@@ -1,24 +1,17 @@
-//! `kindling finetune`: a new run from the weights of another, and what it has learned and forgotten.
+//! `kindling finetune`: a new run from the weights of another. What that is, `kindling-train` knows.
 
 use std::process::ExitCode;
 
-use kindling_config::{BaseConfig, Distillation, RunConfig, TokenizerConfig, TokenizerKind};
-use kindling_data::Prepared;
-use kindling_eval::validate;
+use kindling_config::{BaseConfig, Distillation, RunConfig};
 use kindling_infer::open;
-use kindling_model::{Gpt, weights};
 use kindling_runs::{Registry, Run, hash_file};
-use kindling_train::{Training, document_token};
-use serde::Serialize;
+use kindling_train::{Change, Forgetting, Training, finetune_config};
 
 use super::train::{New, begin, go_on};
 use crate::args::{Args, FinetuneArgs};
 use crate::failure::Advice;
 use crate::progress::{Progress, line};
 use crate::{corpus, device, interrupt};
-
-/// Steps of a fine-tuning at most, unless it is told otherwise.
-const MOST_STEPS: usize = 500;
 
 pub(crate) fn run(args: &Args, finetune_args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
     let device = device::open(&args.device)?;
@@ -48,21 +41,9 @@ pub(crate) fn run(args: &Args, finetune_args: &FinetuneArgs) -> anyhow::Result<E
     )
 }
 
-/// The base's configuration, with another text and gentler steps.
+/// The base's configuration, with another text and what the options change.
 fn config(run: &Run, base: BaseConfig, args: &FinetuneArgs) -> anyhow::Result<RunConfig> {
-    let mut config = run.config().clone();
-    let tokenizer = std::path::absolute(run.tokenizer_path()?)?;
-    config.name = format!("{}-finetuned", run.name());
-    config.base = Some(base);
-    config.tokenizer = TokenizerConfig { kind: TokenizerKind::File, vocab_size: None, path: Some(tokenizer) };
-    (config.data.split, config.data.clean) = (None, kindling_config::CleanConfig::default());
-    let train = &mut config.train;
-    train.steps = train.steps.min(MOST_STEPS);
-    (train.lr, train.min_lr) = (train.lr / 10.0, 0.0);
-    train.warmup_steps = train.warmup_steps.min(train.steps / 10);
-    train.eval_every = (train.steps / 10).max(1);
-    train.checkpoint_every = (train.steps / 5).max(1);
-    (train.max_tokens, train.max_flops, train.max_hours) = (None, None, None);
+    let mut config = finetune_config(run, base)?;
     let mut overrides = corpus::data_overrides(&args.data, &args.validation_data, &args.reading)?;
     overrides.extend(args.overrides.iter().cloned());
     let tuned = RunConfig::from_toml(&config.to_toml(), &format!("config of `{}`", run.name()), &overrides)?;
@@ -77,42 +58,9 @@ fn config(run: &Run, base: BaseConfig, args: &FinetuneArgs) -> anyhow::Result<Ru
     Ok(tuned)
 }
 
-/// Validation losses before and after a fine-tuning, nats a token.
-#[derive(Debug, Serialize)]
-pub(super) struct Forgetting {
-    /// Of the text that the base was trained on; none where its prepared data are gone.
-    old: Option<Change>,
-    /// Of the new text.
-    new: Change,
-}
-
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Change {
-    before: f64,
-    after: f64,
-}
-
-impl Forgetting {
-    pub(super) fn rows(&self) -> Vec<(&'static str, String)> {
-        let change = |Change { before, after }: Change| format!("{before:.4} before, {after:.4} after ({:+.4})", after - before);
-        let old = self.old.map_or("unknown: the base's prepared data are gone".to_owned(), change);
-        vec![("new text", change(self.new)), ("old text", old)]
-    }
-}
-
-/// What a run that began with a base has learned and forgotten: its best weights beside the base's.
-pub(super) fn forgetting(args: &Args, training: &Training<'_>, base: &BaseConfig) -> anyhow::Result<Forgetting> {
-    let Training { run, config, data, device, .. } = *training;
-    let before = weights::load(&run.base_path(base)?, &config.model, device)?;
-    let after = open(run.dir(), device)?.model;
-    let document_token = document_token(config, &data.tokenizer)?;
-    let mut progress = Progress::new(args.quiet);
-    let mut loss =
-        |model: &Gpt, data: &Prepared| validate(model, data, document_token, &mut |done, total| progress.scoring(done, total)).nll.loss();
-    let mut change = |data: &Prepared| Change { before: loss(&before, data), after: loss(&after, data) };
-    let new = change(data);
-    let old = Run::open(base.run.as_ref()).ok().map(|base| base.manifest().data.clone());
-    // The data that the base was trained on, and no others.
-    let old = old.and_then(|old| Prepared::open(old.dir.as_ref()).ok().filter(|data| data.manifest.data_hash() == old.data_hash));
-    Ok(Forgetting { old: old.as_ref().map(&mut change), new })
+/// What a fine-tuning has learned and forgotten, as results are printed.
+pub(super) fn rows(forgetting: &Forgetting) -> [(&'static str, String); 2] {
+    let change = |Change { before, after }: Change| format!("{before:.4} before, {after:.4} after ({:+.4})", after - before);
+    let old = forgetting.old.map_or("unknown: the base's prepared data are gone".to_owned(), change);
+    [("new text", change(forgetting.new)), ("old text", old)]
 }

@@ -13,12 +13,12 @@ use kindling_runs::{DataRef, Ended, Manifest, MemorisedText, Registry, Run, Runs
 use kindling_tokenizer::Tokenizer;
 use kindling_train::{
     Listener, Outcome, Profile, RunLog, TrainEvent, Training, TrainingPrecision, check_disk, check_memory, check_resumable, document_token,
-    find_lr, fit_vocabulary, judge, train,
+    find_lr, fit_vocabulary, forgetting, judge, train,
 };
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::finetune::{Forgetting, forgetting};
+use super::finetune;
 use crate::args::{Args, TrainArgs};
 use crate::failure::STOPPED;
 use crate::progress::{Progress, indent, line};
@@ -290,7 +290,11 @@ fn manifest(args: &Args, config: &RunConfig, data: &Prepared, device: &Device) -
 fn finished(args: &Args, registry: &Registry, training: &Training<'_>, summary: &Summary, sample: &str) -> anyhow::Result<()> {
     let Training { run, config, .. } = *training;
     let verdict = judge(run)?;
-    let forgetting = config.base.as_ref().map(|base| forgetting(args, training, base)).transpose()?;
+    let forgetting = config.base.as_ref().map(|base| {
+        let mut progress = Progress::new(args.quiet);
+        forgetting(training, base, &mut |done, total| progress.scoring(done, total))
+    });
+    let forgetting = forgetting.transpose()?;
     if args.json {
         return output::json(
             &json!({ "run": run.name(), "dir": run.dir(), "summary": summary, "verdict": verdict, "forgetting": forgetting, "sample": sample }),
@@ -310,7 +314,7 @@ fn finished(args: &Args, registry: &Registry, training: &Training<'_>, summary: 
     let mut judged = vec![("verdict", verdict.trend.to_string())];
     judged.extend(verdict.gap.map(|gap| ("gap", format!("{gap}, validation above training loss"))));
     judged.extend(summary.memorised.as_ref().map(|found| ("memorised", memorised(found))));
-    judged.extend(forgetting.iter().flat_map(Forgetting::rows));
+    judged.extend(forgetting.iter().flat_map(finetune::rows));
     rows.splice(4..4, judged);
     if summary.ended != Ended::Steps {
         rows.insert(0, ("ended", ended(summary)));

@@ -1,0 +1,72 @@
+//! A run that begins with the weights of another: its configuration, and what it has learned and forgotten. The loop is the same.
+
+use kindling_config::{BaseConfig, CleanConfig, RunConfig, TokenizerConfig, TokenizerKind};
+use kindling_data::Prepared;
+use kindling_eval::validate;
+use kindling_infer::open;
+use kindling_model::{Gpt, weights};
+use kindling_runs::Run;
+use serde::Serialize;
+
+use crate::{TrainError, Training, document_token};
+
+/// Steps of a fine-tuning at most, unless it is told otherwise.
+const MOST_STEPS: usize = 500;
+
+/// The configuration of `run`, for going on with another text and gentler steps: a tenth of the learning rate, falling to 0, and at
+/// most 500 steps. It still names the run's own text.
+///
+/// # Errors
+/// A tokenizer that is not the run's.
+pub fn finetune_config(run: &Run, base: BaseConfig) -> Result<RunConfig, TrainError> {
+    let mut config = run.config().clone();
+    let tokenizer = std::path::absolute(run.tokenizer_path()?).map_err(kindling_runs::RunsError::Io)?;
+    config.name = format!("{}-finetuned", run.name());
+    config.base = Some(base);
+    config.tokenizer = TokenizerConfig { kind: TokenizerKind::File, vocab_size: None, path: Some(tokenizer) };
+    (config.data.split, config.data.clean) = (None, CleanConfig::default());
+    let train = &mut config.train;
+    train.steps = train.steps.min(MOST_STEPS);
+    (train.lr, train.min_lr) = (train.lr / 10.0, 0.0);
+    train.warmup_steps = train.warmup_steps.min(train.steps / 10);
+    train.eval_every = (train.steps / 10).max(1);
+    train.checkpoint_every = (train.steps / 5).max(1);
+    (train.max_tokens, train.max_flops, train.max_hours) = (None, None, None);
+    Ok(config)
+}
+
+/// Validation losses before and after a fine-tuning.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Forgetting {
+    /// Of the text that the base was trained on; none where its prepared data are gone.
+    pub old: Option<Change>,
+    /// Of the new text.
+    pub new: Change,
+}
+
+/// A validation loss, nats a token.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Change {
+    /// Of the weights that the run began with.
+    pub before: f64,
+    /// Of its best weights.
+    pub after: f64,
+}
+
+/// What a run that began with a base has learned and forgotten. `progress` hears of windows done and windows in all.
+///
+/// # Errors
+/// Weights that are damaged.
+pub fn forgetting(training: &Training<'_>, base: &BaseConfig, progress: &mut dyn FnMut(u64, u64)) -> Result<Forgetting, TrainError> {
+    let Training { run, config, data, device, .. } = *training;
+    let before = weights::load(&run.base_path(base)?, &config.model, device)?;
+    let after = open(run.dir(), device)?.model;
+    let document_token = document_token(config, &data.tokenizer)?;
+    let mut loss = |model: &Gpt, data: &Prepared| validate(model, data, document_token, progress).nll.loss();
+    let mut change = |data: &Prepared| Change { before: loss(&before, data), after: loss(&after, data) };
+    let new = change(data);
+    let old = Run::open(base.run.as_ref()).ok().map(|base| base.manifest().data.clone());
+    // The data that the base was trained on, and no others.
+    let old = old.and_then(|old| Prepared::open(old.dir.as_ref()).ok().filter(|data| data.manifest.data_hash() == old.data_hash));
+    Ok(Forgetting { old: old.as_ref().map(change), new })
+}

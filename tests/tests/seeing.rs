@@ -46,6 +46,25 @@ fn a_profile_is_a_trace_whose_spans_nest() {
 }
 
 #[test]
+fn what_is_used_of_the_machine_is_logged() {
+    let lab = Lab::new();
+    let said = lab.run("TRAIN --name a").ok();
+    assert!(said.out.contains("\nMFU "), "{said}");
+    assert!(lab.run("runs show a --runs-dir runs").ok().out.contains("\nMFU "));
+    let log = lab.read("runs/a/metrics.jsonl");
+    let last = log.lines().rfind(|row| row.contains("\"kind\":\"train\"")).expect("a row of a step");
+    let row: Value = serde_json::from_str(last).expect("JSON");
+    assert!(row["mfu"].as_f64() > Some(0.0), "{row}");
+    assert!(row["memory_bytes"].as_u64() > Some(0) || !cfg!(target_os = "linux"), "{row}");
+    // The share is that of the operations of so many tokens a second in the measured speed of matrix products.
+    let summary = lab.summary("a");
+    let number = |key: &str| summary[key].as_f64().unwrap_or_else(|| panic!("{key} of {summary}"));
+    let flops_per_token = number("mfu") * number("matmul_peak_flops_per_s") / number("tokens_per_s");
+    // 6 for each of the 7,100 or so parameters that multiply, and 12·1·16·16 for attention.
+    assert!((40_000.0..50_000.0).contains(&flops_per_token), "{flops_per_token}");
+}
+
+#[test]
 fn a_run_that_overfits_is_told_so() {
     let lab = Lab::new();
     // Few lines, which are soon known by heart.

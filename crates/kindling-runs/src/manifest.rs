@@ -75,6 +75,12 @@ pub struct Summary {
     pub best: (f64, u64),
     /// Tokens a second of training, evaluation and checkpoints left out; of the last stretch, if the run was resumed.
     pub tokens_per_s: f64,
+    /// Model FLOPs utilisation at that speed, from 0 to 1: a share of the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
+    /// The best speed of matrix products that was seen on the device when the last stretch began, in FLOP/s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matmul_peak_flops_per_s: Option<f64>,
     /// Seconds in all, of the last stretch if the run was resumed.
     pub elapsed_s: f64,
     /// Largest resident memory in bytes, where the system tells.

@@ -93,6 +93,8 @@ fn one_writer_at_a_time_and_readers_always() {
         accuracy: 0.0,
         best: (1.0, 1),
         tokens_per_s: 1.0,
+        mfu: None,
+        matmul_peak_flops_per_s: None,
         elapsed_s: 1.0,
         peak_memory_bytes: None,
         ended: kindling_runs::Ended::Steps,

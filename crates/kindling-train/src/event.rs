@@ -20,6 +20,8 @@ pub enum TrainEvent<'a> {
         steps: u64,
         /// What is trained.
         config: &'a RunConfig,
+        /// The best speed of matrix products that was seen on the device, in FLOP/s.
+        matmul_peak: f64,
     },
     /// Something was computed, as a part of what the next event tells.
     Span {

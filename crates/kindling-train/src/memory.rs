@@ -7,16 +7,24 @@ use crate::TrainError;
 
 /// Largest resident set so far, in bytes, where the system tells.
 pub fn peak_memory_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    told_bytes("/proc/self/status", "VmHWM:")
+}
+
+/// Resident set now, in bytes, where the system tells.
+pub fn resident_memory_bytes() -> Option<u64> {
+    told_bytes("/proc/self/status", "VmRSS:")
 }
 
 /// Memory that a new allocation can have, in bytes, where the system tells.
 fn available_bytes() -> Option<u64> {
-    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    told_bytes("/proc/meminfo", "MemAvailable:")
+}
+
+/// A figure of one of Linux's lists, `NAME: 12345 kB`.
+fn told_bytes(list: &str, name: &str) -> Option<u64> {
+    let list = std::fs::read_to_string(list).ok()?;
+    let figure = list.lines().find_map(|line| line.strip_prefix(name))?;
+    figure.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 /// The least that a training holds at once, in bytes, where operations are fused: weights, gradients and two moments, the
@@ -54,6 +62,13 @@ mod tests {
     fn config(overrides: &[&str]) -> RunConfig {
         let overrides: Vec<_> = ["model.vocab_size=4096"].iter().chain(overrides).map(|o| (*o).to_owned()).collect();
         RunConfig::from_toml(include_str!("../../../configs/spark.toml"), "spark.toml", &overrides).expect("a valid config")
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_is_resident_is_at_most_the_peak() {
+        let resident = resident_memory_bytes().expect("Linux tells");
+        assert!(resident > 0 && resident <= peak_memory_bytes().expect("Linux tells"));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use kindling_config::RunConfig;
@@ -23,12 +23,14 @@ use kindling_tokenizer::Tokenizer;
 use crate::gradients::timed_gradients;
 use crate::resume::{Begun, begin, load, rolls_back};
 use crate::state::write_synced;
-use crate::{Listener, TrainError, TrainEvent, TrainState, lr_at, peak_memory_bytes};
+use crate::{Listener, TrainError, TrainEvent, TrainState, TrainingPrecision, lr_at, matmul_peak, mfu, peak_memory_bytes};
 
 /// A run that has jumped so many steps in a row learns nothing any more.
 const MOST_SKIPPED: u64 = 20;
 /// Nor does one that went back so often.
 const MOST_ROLLBACKS: u64 = 10;
+/// How long the device's matrix products are timed.
+const MATMUL_BUDGET: Duration = Duration::from_millis(80);
 
 /// What a training needs.
 #[derive(Debug)]
@@ -90,7 +92,7 @@ pub fn document_token(config: &RunConfig, tokenizer: &Tokenizer) -> Result<Optio
 /// # Errors
 /// A loss that is not finite, a disk that is full, data that is not what the run began with. Whatever was saved before stays.
 pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Result<Outcome, TrainError> {
-    let Training { run, config, data, stop, .. } = *training;
+    let Training { run, config, data, device, stop } = *training;
     let steps = config.train.last_step(&config.model);
     // Said before hours of training, and not at the first sample.
     prompt_ids(&data.tokenizer, &config.sample.prompt)?;
@@ -106,7 +108,8 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
         run.save_config(config)?;
     }
     run.rewind_log(now.state.step)?;
-    tell(listeners, &TrainEvent::Started { step: now.state.step, steps, config })?;
+    let matmul_peak = matmul_peak(device, TrainingPrecision::on(device, config.train.precision).precision, MATMUL_BUDGET);
+    tell(listeners, &TrainEvent::Started { step: now.state.step, steps, config, matmul_peak })?;
 
     let started = Instant::now();
     let (mut train_s, mut train_tokens) = (0.0, 0);
@@ -176,6 +179,7 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
         None => sample(training, &now, listeners)?,
     };
     let state = &now.state;
+    let tokens_per_s = if train_s > 0.0 { train_tokens as f64 / train_s } else { 0.0 };
     let summary = Summary {
         steps: state.step,
         tokens: state.tokens,
@@ -184,7 +188,9 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
         bits_per_byte: nll.bits_per_byte(),
         accuracy: nll.accuracy(),
         best: state.best.unwrap_or((nll.loss(), state.step)),
-        tokens_per_s: if train_s > 0.0 { train_tokens as f64 / train_s } else { 0.0 },
+        tokens_per_s,
+        mfu: Some(mfu(&config.model, tokens_per_s, matmul_peak)).filter(|_| train_s > 0.0),
+        matmul_peak_flops_per_s: Some(matmul_peak),
         elapsed_s: started.elapsed().as_secs_f64(),
         peak_memory_bytes: peak_memory_bytes(),
         ended: ended(config, state).unwrap_or_default(),

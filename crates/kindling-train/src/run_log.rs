@@ -1,9 +1,10 @@
 //! The listener that keeps a run's log: `metrics.jsonl`, `samples.md`, and event files for TensorBoard.
 
+use kindling_config::ModelConfig;
 use kindling_runs::{EventWriter, Run};
 use serde_json::json;
 
-use crate::{Listener, TrainError, TrainEvent};
+use crate::{Listener, Speed, TrainError, TrainEvent, mfu, resident_memory_bytes};
 
 /// Writes every `log_every`-th step, every evaluation and every sample into the run folder.
 #[derive(Debug)]
@@ -12,15 +13,15 @@ pub struct RunLog<'a> {
     events: Option<EventWriter>,
     log_every: u64,
     /// Of the steps since the last row.
-    tokens: u64,
-    seconds: f64,
-    last_tokens: Option<u64>,
+    speed: Speed,
+    /// What is trained, and the speed of matrix products where that is done, in FLOP/s.
+    model: Option<(ModelConfig, f64)>,
 }
 
 impl<'a> RunLog<'a> {
     /// A log of `run`.
     pub fn new(run: &'a Run, log_every: u64) -> Self {
-        Self { run, events: None, log_every, tokens: 0, seconds: 0.0, last_tokens: None }
+        Self { run, events: None, log_every, speed: Speed::default(), model: None }
     }
 
     /// Points of curves at a step; those that are unknown are left out.
@@ -33,14 +34,6 @@ impl<'a> RunLog<'a> {
         Ok(())
     }
 
-    fn count(&mut self, tokens: u64, step_s: f64) {
-        // How many tokens the first step of a resumed run had is not known.
-        if let Some(last) = self.last_tokens.replace(tokens) {
-            self.tokens += tokens - last;
-            self.seconds += step_s;
-        }
-    }
-
     /// Event files in which nothing behind `step` stands any more.
     fn begin_events(&mut self, step: u64) -> Result<(), TrainError> {
         self.events = Some(self.run.tensorboard(step + 1)?);
@@ -51,18 +44,22 @@ impl<'a> RunLog<'a> {
 impl Listener for RunLog<'_> {
     fn on(&mut self, event: &TrainEvent<'_>) -> Result<(), TrainError> {
         match event {
-            TrainEvent::Started { step, config, .. } => {
+            TrainEvent::Started { step, config, matmul_peak, .. } => {
+                self.model = Some((config.model.clone(), *matmul_peak));
                 self.begin_events(*step)?;
                 if let Some(events) = &mut self.events {
                     events.text("config", *step, &config.to_toml())?;
                 }
             }
             TrainEvent::Step { step, loss, lr, grad_norm, tokens, step_s } => {
-                self.count(*tokens, *step_s);
+                self.speed.count(*tokens, *step_s);
                 if step % self.log_every == 0 {
-                    let tokens_per_s = (self.seconds > 0.0).then(|| self.tokens as f64 / self.seconds);
+                    let tokens_per_s = self.speed.take();
+                    let mfu = tokens_per_s.zip(self.model.as_ref()).map(|(speed, (model, peak))| mfu(model, speed, *peak));
+                    let memory = resident_memory_bytes();
                     let row = json!({
-                        "kind": "train", "step": step, "tokens": tokens, "loss": loss, "lr": lr, "grad_norm": grad_norm, "tokens_per_s": tokens_per_s
+                        "kind": "train", "step": step, "tokens": tokens, "loss": loss, "lr": lr, "grad_norm": grad_norm,
+                        "tokens_per_s": tokens_per_s, "mfu": mfu, "memory_bytes": memory
                     });
                     self.run.log(&row)?;
                     self.scalars(
@@ -72,17 +69,18 @@ impl Listener for RunLog<'_> {
                             ("train/lr", Some(*lr)),
                             ("train/grad_norm", Some(*grad_norm)),
                             ("train/tokens_per_s", tokens_per_s),
+                            ("train/mfu", mfu),
+                            ("train/memory_mib", memory.map(|bytes| bytes as f64 / f64::from(1 << 20))),
                         ],
                     )?;
-                    (self.tokens, self.seconds) = (0, 0.0);
                 }
             }
             TrainEvent::Skipped { step, loss, tokens, step_s } => {
-                self.count(*tokens, *step_s);
+                self.speed.count(*tokens, *step_s);
                 self.run.log(&json!({ "kind": "skipped", "step": step, "tokens": tokens, "loss": finite(*loss) }))?;
             }
             TrainEvent::RolledBack { from, to, loss } => {
-                self.last_tokens = None;
+                self.speed.go_back();
                 self.run.log(&json!({ "kind": "rollback", "step": to, "from": from, "loss": finite(*loss) }))?;
                 self.begin_events(*to)?;
             }

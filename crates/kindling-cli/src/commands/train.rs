@@ -308,6 +308,7 @@ fn finished(args: &Args, registry: &Registry, training: &Training<'_>, summary: 
         ("bits per byte", output::bits_per_byte(summary.bits_per_byte)),
         ("next-token accuracy", format!("{:.2} %", 100.0 * summary.accuracy)),
         ("tokens/s", format!("{:.0} training on {} with {} threads", summary.tokens_per_s, args.device, rayon::current_num_threads())),
+        ("MFU", mfu(summary)),
         ("peak memory", summary.peak_memory_bytes.map_or("unknown on this system".into(), output::mebibytes)),
         ("run", format!("{} (checkpoint of step {})", run.dir().display(), opened.step)),
     ];
@@ -333,6 +334,12 @@ fn memorised(found: &MemorisedText) -> String {
     let text: String = found.text.chars().take(SHOWN).collect();
     let more = if text.len() < found.text.len() { "…" } else { "" };
     format!("{} of the sample's {} tokens stand in the training data like this: {text:?}{more}", found.n_tokens, found.n_sampled)
+}
+
+/// How much of what the device can compute the training used.
+pub(super) fn mfu(summary: &Summary) -> String {
+    let (Some(mfu), Some(peak)) = (summary.mfu, summary.matmul_peak_flops_per_s) else { return "unknown: it took no step".into() };
+    format!("{:.1} % of {:.0} GFLOP/s, the best speed of matrix products measured there", 100.0 * mfu, peak / 1e9)
 }
 
 /// Why a run has come to its end.

@@ -258,7 +258,7 @@ impl Lab {
 ///
 /// # Panics
 /// If it does not come to hold.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(Instant::now() < deadline, "no {what} after a minute");

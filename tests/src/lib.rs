@@ -5,6 +5,10 @@
 
 mod lab;
 mod said;
+#[cfg(unix)]
+mod terminal;
 
 pub use lab::{Harm, Lab, is_root, line_of};
 pub use said::{Said, check_usage};
+#[cfg(unix)]
+pub use terminal::OnTerminal;

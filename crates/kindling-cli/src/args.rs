@@ -31,6 +31,18 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+impl Args {
+    /// Whether a training may take the whole terminal.
+    pub(crate) fn may_have_dashboard(&self) -> bool {
+        let no_dashboard = match &self.command {
+            Command::Train(train) => train.no_dashboard,
+            Command::Finetune(finetune) => finetune.no_dashboard,
+            _ => true,
+        };
+        !(self.json || self.quiet || no_dashboard)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Train a model from a config and a corpus, or go on with a run
@@ -139,6 +151,9 @@ pub(crate) struct TrainArgs {
     /// Write where the time goes into the run's trace.json, which Perfetto (ui.perfetto.dev) and chrome://tracing open
     #[arg(long)]
     pub(crate) profile: bool,
+    /// On a terminal, show progress as a line instead of curves on the whole screen
+    #[arg(long)]
+    pub(crate) no_dashboard: bool,
     /// Train nothing that is kept: let the learning rate rise step by step, show the losses, and suggest a rate
     #[arg(long, conflicts_with_all = ["name", "resume", "profile"])]
     pub(crate) find_lr: bool,
@@ -179,6 +194,9 @@ pub(crate) struct FinetuneArgs {
     /// Write where the time goes into the run's trace.json
     #[arg(long)]
     pub(crate) profile: bool,
+    /// On a terminal, show progress as a line instead of curves on the whole screen
+    #[arg(long)]
+    pub(crate) no_dashboard: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -3,6 +3,11 @@
 mod args;
 mod commands;
 mod corpus;
+#[cfg(feature = "dashboard")]
+mod dashboard;
+#[cfg(not(feature = "dashboard"))]
+#[path = "no_dashboard.rs"]
+mod dashboard;
 mod device;
 mod failure;
 mod interrupt;

@@ -1,18 +1,60 @@
-//! Progress on stderr: a bar with loss, tokens a second and ETA on a terminal, plain lines elsewhere.
+//! Progress on stderr: a bar with loss, tokens a second and ETA on a terminal, plain lines elsewhere; or, for training, the dashboard.
 
+use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kindling_data::{CleaningStep, CorpusStats, PrepareEvent, StepReport};
 use kindling_train::TrainEvent;
 
+use crate::dashboard::Dashboard;
+use crate::interrupt::STOPPING;
 use crate::output::count;
+
+/// Lines that wait for the dashboard to close; of more the first are in the run's log alone.
+const MOST_HELD: usize = 1000;
 
 /// Writes a line to stderr. A closed stderr must not end a training.
 pub(crate) fn line(quiet: bool, text: &str) {
     if !quiet {
         let _ = writeln!(std::io::stderr(), "{text}");
+    }
+}
+
+/// When a training will have taken its steps, by the time that those of this start took, evaluations included.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeLeft {
+    first_step: u64,
+    /// Steps in all.
+    pub(crate) steps: u64,
+    started: Instant,
+}
+
+impl TimeLeft {
+    /// From `step` on, now.
+    pub(crate) fn new(step: u64, steps: u64) -> Self {
+        Self { first_step: step, steps, started: Instant::now() }
+    }
+
+    /// The run went back to `step`.
+    pub(crate) fn go_back(&mut self, step: u64) {
+        *self = Self::new(step, self.steps);
+    }
+
+    /// What is left after `step`.
+    pub(crate) fn left(&self, step: u64) -> HumanDuration {
+        let per_step = self.started.elapsed().as_secs_f64() / step.saturating_sub(self.first_step).max(1) as f64;
+        let left = Duration::try_from_secs_f64(per_step * self.steps.saturating_sub(step) as f64);
+        HumanDuration(left.unwrap_or(Duration::MAX))
+    }
+}
+
+impl Default for TimeLeft {
+    fn default() -> Self {
+        Self::new(0, 0)
     }
 }
 
@@ -23,9 +65,13 @@ pub(crate) struct Progress {
     log_every: u64,
     bar: ProgressBar,
     phase: &'static str,
-    first_step: u64,
-    steps: u64,
-    started: Instant,
+    time: TimeLeft,
+    /// What the dashboard's keys set, where training is to be shown on one.
+    dashboard_stop: Option<Arc<AtomicBool>>,
+    /// While it has the terminal.
+    dashboard: Option<Dashboard>,
+    /// What is said meanwhile.
+    held: VecDeque<String>,
     /// Tokens and seconds of the last steps, decaying, so that the speed shown is the present one.
     recent: (f64, f64),
     last_tokens: Option<u64>,
@@ -40,9 +86,10 @@ impl Progress {
             log_every: 1,
             bar: ProgressBar::hidden(),
             phase: "",
-            first_step: 0,
-            steps: 0,
-            started: Instant::now(),
+            time: TimeLeft::default(),
+            dashboard_stop: None,
+            dashboard: None,
+            held: VecDeque::new(),
             recent: (0.0, 0.0),
             last_tokens: None,
             loss: f64::NAN,
@@ -53,8 +100,42 @@ impl Progress {
         self.log_every = steps;
     }
 
-    fn line(&self, text: &str) {
-        self.bar.suspend(|| line(self.quiet, text));
+    /// Shows training on the whole terminal, if there is one that can hold it. Its keys set `stop`.
+    pub(crate) fn on_dashboard(&mut self, stop: &Arc<AtomicBool>) {
+        self.dashboard_stop = Some(Arc::clone(stop));
+    }
+
+    fn line(&mut self, text: &str) {
+        if self.dashboard.is_none() {
+            return self.bar.suspend(|| line(self.quiet, text));
+        }
+        if self.held.len() == MOST_HELD {
+            self.held.pop_front();
+        }
+        self.held.push_back(text.to_owned());
+    }
+
+    /// Lets the dashboard draw, and goes on without it when it has lost the terminal.
+    fn draw(&mut self, event: &TrainEvent<'_>) {
+        if let (TrainEvent::Started { .. }, Some(stop)) = (event, &self.dashboard_stop) {
+            self.dashboard = Dashboard::open(stop);
+        }
+        if self.dashboard.as_mut().is_some_and(|dashboard| !dashboard.on(event)) {
+            self.close_dashboard();
+            if self.dashboard_stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+                self.line(STOPPING);
+            }
+        }
+    }
+
+    /// Gives the terminal back to lines and bars.
+    fn close_dashboard(&mut self) {
+        if self.dashboard.take().is_some() {
+            for text in std::mem::take(&mut self.held) {
+                self.line(&text);
+            }
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
     }
 
     /// Begins a bar, where there is a terminal to draw it on.
@@ -65,7 +146,8 @@ impl Progress {
         self.bar.finish_and_clear();
         self.phase = phase;
         if self.is_terminal {
-            self.bar = ProgressBar::new(total);
+            let hidden = self.dashboard.is_some().then(ProgressDrawTarget::hidden);
+            self.bar = ProgressBar::with_draw_target(Some(total), hidden.unwrap_or_else(ProgressDrawTarget::stderr));
             self.bar.set_style(ProgressStyle::with_template(template).expect("the template is one of ours").progress_chars("=> "));
             self.bar.enable_steady_tick(Duration::from_millis(250));
         }
@@ -132,11 +214,12 @@ impl Progress {
     }
 
     pub(crate) fn train(&mut self, event: &TrainEvent<'_>) {
+        self.draw(event);
         match event {
             TrainEvent::Started { step, steps, .. } => {
                 self.begin("train", *steps, "train      [{bar:30}] {pos}/{len} {msg}");
                 self.bar.set_position(*step);
-                (self.first_step, self.steps, self.started) = (*step, *steps, Instant::now());
+                self.time = TimeLeft::new(*step, *steps);
             }
             TrainEvent::CheckpointRejected { message } => self.line(&format!("warning: {message}; using the one before")),
             TrainEvent::Step { step, loss, lr, tokens, step_s, .. } => self.step(*step, *loss, *lr, *tokens, *step_s),
@@ -150,7 +233,7 @@ impl Progress {
                 ));
                 self.bar.set_position(*to);
                 self.last_tokens = None;
-                (self.first_step, self.started) = (*to, Instant::now());
+                self.time.go_back(*to);
             }
             TrainEvent::Validating { done, total } => {
                 self.bar.set_message(format!("validating, {done} of {total} windows"));
@@ -161,14 +244,14 @@ impl Progress {
                 self.line(&format!("step {step:>6}  validation loss {:.4}{bpb}{best}", nll.loss()));
             }
             // The last sample and the last checkpoint are told with the results.
-            TrainEvent::Sample { step, prompt, text } if *step < self.steps => {
+            TrainEvent::Sample { step, prompt, text } if *step < self.time.steps => {
                 self.line(&format!("step {step:>6}  sample:\n{}", indent(&format!("{prompt}{text}"))));
             }
-            TrainEvent::Saved { step, dir } if *step < self.steps => self.line(&format!("step {step:>6}  saved {}", dir.display())),
+            TrainEvent::Saved { step, dir } if *step < self.time.steps => self.line(&format!("step {step:>6}  saved {}", dir.display())),
             _ => {}
         }
         if let TrainEvent::Step { step, .. } = event
-            && *step == self.steps
+            && *step == self.time.steps
         {
             self.bar.set_message("evaluating and saving");
         }
@@ -193,29 +276,28 @@ impl Progress {
         // A mean over the last steps: one batch's loss jumps.
         self.loss = if self.loss.is_nan() { loss } else { 0.9 * self.loss + 0.1 * loss };
         let speed = if self.recent.1 > 0.0 { format!("{:.0} tokens/s", self.recent.0 / self.recent.1) } else { "- tokens/s".into() };
-        // From the whole time so far, evaluations included.
-        let per_step = self.started.elapsed().as_secs_f64() / step.saturating_sub(self.first_step).max(1) as f64;
-        let eta = HumanDuration(Duration::try_from_secs_f64(per_step * self.steps.saturating_sub(step) as f64).unwrap_or(Duration::MAX));
+        let eta = self.time.left(step);
         self.bar.set_position(step);
         self.bar.set_message(format!("loss {:.3}  {speed}  {eta} left", self.loss));
         if !self.is_terminal && step.is_multiple_of(self.log_every) {
-            self.line(&format!("step {step:>6}/{}  loss {:.3}  lr {lr:.2e}  {speed}  {eta} left", self.steps, self.loss));
+            self.line(&format!("step {step:>6}/{}  loss {:.3}  lr {lr:.2e}  {speed}  {eta} left", self.time.steps, self.loss));
         }
     }
 
-    /// Takes the bar away.
+    /// Takes the bar away, and the dashboard.
     pub(crate) fn clear(&mut self) {
+        self.close_dashboard();
         self.bar.finish_and_clear();
         self.phase = "";
     }
 
     /// A line about the model, before training.
-    pub(crate) fn model(&self, text: &str) {
+    pub(crate) fn model(&mut self, text: &str) {
         self.line(&format!("model      {text}"));
     }
 
     /// A line about the shards, after preparation.
-    pub(crate) fn shards(&self, manifest: &kindling_data::PreparedManifest, dir: &std::path::Path, reused: bool) {
+    pub(crate) fn shards(&mut self, manifest: &kindling_data::PreparedManifest, dir: &std::path::Path, reused: bool) {
         let verb = if reused { "reused" } else { "written" };
         self.line(&format!(
             "tokens     {} to train on, {} to validate on, vocabulary {} ({}); {verb} in {}",
@@ -228,7 +310,7 @@ impl Progress {
     }
 
     /// A line about the run's folder, before training.
-    pub(crate) fn line_run(&self, dir: &std::path::Path) {
+    pub(crate) fn line_run(&mut self, dir: &std::path::Path) {
         self.line(&format!("run        {}", dir.display()));
     }
 }

@@ -18,6 +18,9 @@ pub(crate) fn run(args: &Args, finetune_args: &FinetuneArgs) -> anyhow::Result<E
     let registry = Registry::new(&args.runs_dir);
     let mut progress = Progress::new(args.quiet);
     let stop = interrupt::listen(args.quiet)?;
+    if args.may_have_dashboard() {
+        progress.on_dashboard(&stop);
+    }
     // Opened as for use, so that weights and tokenizer are verified.
     let opened = open(&registry.resolve(&finetune_args.base)?, &device)?;
     for message in &opened.rejected {

@@ -34,6 +34,9 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
     let registry = Registry::new(&args.runs_dir);
     let mut progress = Progress::new(args.quiet);
     let stop = interrupt::listen(args.quiet)?;
+    if args.may_have_dashboard() {
+        progress.on_dashboard(&stop);
+    }
     if train_args.find_lr {
         return find_rate(args, train_args, &device, &stop, &mut progress);
     }

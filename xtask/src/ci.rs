@@ -165,7 +165,7 @@ fn run_tests(workspace: &Workspace, kept: &mut Option<Totals>) -> Result<Outcome
 /// `cargo xtask train -- --set train.steps=20`, into a runs folder that is gone afterwards.
 fn train_briefly(workspace: &Workspace) -> Result<Outcome> {
     let runs = workspace.target.join(format!("ci-runs-{}", process::id()));
-    let options = ["--set", "train.steps=20", "--runs-dir"].map(Into::into);
+    let options = ["--no-dashboard", "--set", "train.steps=20", "--runs-dir"].map(Into::into);
     let args = TrainArgs::with_options(options.into_iter().chain([runs.clone().into()]).collect());
     let trained = train(workspace, &args)?;
     if runs.exists() {

@@ -61,14 +61,71 @@ fn a_fine_tuning_that_is_cut_goes_on_as_if_it_was_not() {
     assert_eq!(lab.losses("cut", "train"), lab.losses("whole", "train"));
 }
 
+/// Questions whose answer follows from their first word, behind words that say nothing.
+fn write_examples(lab: &Lab) {
+    const WORDS: [&str; 7] = ["the", "stone", "river", "walked", "slowly", "past", "a"];
+    let row = |i: usize| {
+        let (ask, answer) = [("who", "she"), ("where", "home"), ("when", "now")][i % 3];
+        let words: Vec<_> = (0..2).map(|n| WORDS[(i * 5 + n * 3 + i / 7) % 7]).collect();
+        format!("{{\"q\":\"{ask} {}\",\"a\":\"{answer}\"}}\n", words.join(" "))
+    };
+    lab.write("rows.jsonl", (0..120).map(row).collect::<String>());
+}
+
+const EXAMPLES: &str = "finetune --base old --data rows.jsonl --examples --prompt-template '{{q}}?' --completion-template ' {{a}}' --threads 1 \
+                        --runs-dir runs --data-dir data --set train.steps=150 --set train.lr=0.01";
+
+#[test]
+fn of_examples_the_completion_is_learned() {
+    let lab = lab();
+    write_examples(&lab);
+    let said = lab.run(&format!("{EXAMPLES} --preview 2")).ok();
+    assert!(
+        said.out.contains("example 2: ") && said.out.contains("  given   │<|endoftext|>│") && said.out.contains("\n  learned │"),
+        "{said}"
+    );
+    let shown = lab.run(&format!("{EXAMPLES} --preview 1 --json --quiet")).json();
+    let tokens = shown["examples"][0]["tokens"].as_array().expect("tokens");
+    let text = |learned: bool| {
+        tokens.iter().filter(|token| token["learned"] == learned).map(|token| token["token"].as_str().expect("a text")).collect::<String>()
+    };
+    assert_eq!((text(false).as_str(), text(true).as_str()), ("<|endoftext|>who the walked?", " she<|endoftext|>"));
+    assert!(!lab.path("runs/old-finetuned-1").exists(), "a preview trains nothing");
+
+    let value = lab.run(&format!("{EXAMPLES} --name asked --json")).json();
+    let (before, after) = change(&value, "new");
+    // Three answers, which follow from the question: what is asked could not be foretold so well.
+    assert!(before > 2.0 && after < 0.2, "{before} to {after}");
+    for (question, answer) in [("who past a?", " she"), ("where the river?", " home"), ("when slowly stone?", " now")] {
+        let said = lab.run(&format!("generate asked --prompt '{question}' --temperature 0 --quiet")).ok();
+        assert_eq!(said.out.trim_end_matches('\n'), format!("{question}{answer}"), "it answers and stops");
+    }
+    // It goes on as if it had not been cut.
+    let constant = "--set train.schedule=constant --set train.eval_every=6 --set train.checkpoint_every=12";
+    lab.run(&format!("{EXAMPLES} --name whole {constant} --lwf 0.5 --set train.steps=60")).ok();
+    lab.run(&format!("{EXAMPLES} --name cut {constant} --lwf 0.5 --set train.steps=30")).ok();
+    lab.run("train --resume cut --threads 1 --set train.steps=60").ok();
+    assert_eq!(lab.losses("cut", "train"), lab.losses("whole", "train"));
+    // On a text that follows all of it is learned again.
+    let again = "finetune --base asked --data other.txt --name again --threads 1 --runs-dir runs --data-dir data";
+    lab.run(&format!("{again} --set train.steps=5")).ok();
+    assert!(!lab.read("runs/again/config.toml").contains("[data.examples]"));
+}
+
 #[test]
 fn what_cannot_be_fine_tuned() {
     let lab = lab();
+    write_examples(&lab);
     lab.check_errors(&[
         ("finetune --base none --data other.txt", &["`none`"]),
         ("finetune --base old --data none.txt", &["none.txt"]),
         ("finetune --base old --data other.txt --lwf 0", &["`base.distillation.weight` is 0"]),
         ("finetune --base old --data other.txt --lwf 1 --temperature 0", &["`base.distillation.temperature` is 0"]),
+        ("finetune --base old --data rows.jsonl --examples", &["rows.jsonl`, line 1", "no field `prompt`, found `a, q`"]),
+        ("finetune --base old --data other.txt --examples", &["other.txt` has no rows"]),
+        ("finetune --base old --data rows.jsonl --examples --completion-template '{{'", &["`data.examples.completion`"]),
+        ("finetune --base old --data rows.jsonl --examples --set data.order=random", &["`data.order` is `random`", "epoch"]),
+        ("finetune --base old --data other.txt --preview", &["no examples", "--examples"]),
         ("finetune --base old --data other.txt --set model.n_layers=2", &["`old`", "model.dropout"]),
     ]);
     lab.run(&format!("{TUNE} --name new")).ok();

@@ -66,7 +66,15 @@ fn times(args: &Args) -> anyhow::Result<(Vec<f64>, [Option<u64>; 2])> {
     for step in 0..(steps + warm) as u64 {
         let ids: Vec<u32> = (0..(b * (t + 1)) as u64).map(|i| (stream(step, &[i]) % v as u64) as u32).collect();
         let rows = |from: usize| ids.chunks(t + 1).flat_map(|row| row[from..from + t].to_vec()).collect();
-        let batch = Batch { n_rows: b, row_len: t, ids: rows(0), targets: rows(1), weights: vec![1.0; b * t], document_starts: None };
+        let batch = Batch {
+            n_rows: b,
+            row_len: t,
+            ids: rows(0),
+            targets: rows(1),
+            weights: vec![1.0; b * t],
+            document_starts: None,
+            restart_positions: false,
+        };
         let start = Instant::now();
         let (_, grads) = gradients(&model, &batch, &config, step)?;
         let (next, norm) = optimizer.step(config.train.lr, model, grads);

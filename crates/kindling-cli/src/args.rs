@@ -94,6 +94,21 @@ pub(crate) struct ReadingArgs {
     pub(crate) skip_bad: bool,
 }
 
+/// Rows that are examples.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExamplesArgs {
+    /// Each row of the data is an example, and not a text: a prompt, which is given, and a completion, which is learned; or a chat in
+    /// the field `messages`, of which the assistant's are
+    #[arg(long)]
+    pub(crate) examples: bool,
+    /// What is given: a template of Jinja over the fields of the row; by default `{{ prompt }}`
+    #[arg(long, value_name = "TEMPLATE", requires = "examples")]
+    pub(crate) prompt_template: Option<String>,
+    /// What is learned, likewise; by default `{{ completion }}`
+    #[arg(long, value_name = "TEMPLATE", requires = "examples")]
+    pub(crate) completion_template: Option<String>,
+}
+
 /// Which configuration and which text; shared by all that prepares data.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CorpusArgs {
@@ -112,6 +127,8 @@ pub(crate) struct CorpusArgs {
     pub(crate) overrides: Vec<String>,
     #[command(flatten)]
     pub(crate) reading: ReadingArgs,
+    #[command(flatten)]
+    pub(crate) examples: ExamplesArgs,
     /// Where token shards are kept, for the next run on the same text
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub(crate) data_dir: PathBuf,
@@ -157,9 +174,12 @@ pub(crate) struct TrainArgs {
     /// Train nothing that is kept: let the learning rate rise step by step, show the losses, and suggest a rate
     #[arg(long, conflicts_with_all = ["name", "resume", "profile"])]
     pub(crate) find_lr: bool,
+    /// Train nothing: show the first N examples, and which of their tokens are learned
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", conflicts_with_all = ["name", "resume", "profile", "find_lr"])]
+    pub(crate) preview: Option<usize>,
     /// Go on with a run: its name, its path, or `latest`
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest",
-          conflicts_with_all = ["config", "data", "validation_data", "lossy", "text_field", "skip_bad", "precision", "name"])]
+          conflicts_with_all = ["config", "data", "validation_data", "lossy", "text_field", "skip_bad", "examples", "precision", "name"])]
     pub(crate) resume: Option<String>,
 }
 
@@ -185,6 +205,11 @@ pub(crate) struct FinetuneArgs {
     pub(crate) overrides: Vec<String>,
     #[command(flatten)]
     pub(crate) reading: ReadingArgs,
+    #[command(flatten)]
+    pub(crate) examples: ExamplesArgs,
+    /// Train nothing: show the first N examples, and which of their tokens are learned
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", conflicts_with_all = ["name", "profile"])]
+    pub(crate) preview: Option<usize>,
     /// Where token shards are kept
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub(crate) data_dir: PathBuf,

@@ -7,6 +7,7 @@ pub(crate) mod eval;
 pub(crate) mod finetune;
 pub(crate) mod generate;
 pub(crate) mod prepare;
+mod preview;
 pub(crate) mod runs;
 pub(crate) mod tokenizer;
 pub(crate) mod train;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use kindling_config::RunConfig;
 use kindling_data::ReadOptions;
 
-use crate::args::{CorpusArgs, ReadingArgs};
+use crate::args::{CorpusArgs, ExamplesArgs, ReadingArgs};
 use crate::failure::Advice;
 
 /// Reads the configuration and applies the options to it; `options` are those of a command alone, as overrides.
@@ -15,14 +15,19 @@ pub(crate) fn config(args: &CorpusArgs, options: impl IntoIterator<Item = String
         message: format!("cannot read the config `{}`: {error}", path.display()),
         hint: "pass `--config FILE`; `configs/` of the repository has some to copy".into(),
     })?;
-    let mut overrides = data_overrides(&args.data, &args.validation_data, &args.reading)?;
+    let mut overrides = data_overrides(&args.data, &args.validation_data, &args.reading, &args.examples)?;
     overrides.extend(options);
     overrides.extend(args.overrides.iter().cloned());
     Ok(RunConfig::from_toml(&text, &path.display().to_string(), &overrides)?)
 }
 
 /// What options that name data change in a configuration.
-pub(crate) fn data_overrides(data: &[PathBuf], validation_data: &[PathBuf], reading: &ReadingArgs) -> anyhow::Result<Vec<String>> {
+pub(crate) fn data_overrides(
+    data: &[PathBuf],
+    validation_data: &[PathBuf],
+    reading: &ReadingArgs,
+    examples: &ExamplesArgs,
+) -> anyhow::Result<Vec<String>> {
     let mut overrides = Vec::new();
     // Before the config is checked, since it may name no data of its own, and before what the user sets himself.
     if !data.is_empty() {
@@ -43,6 +48,14 @@ pub(crate) fn data_overrides(data: &[PathBuf], validation_data: &[PathBuf], read
         // A string of JSON is one of TOML.
         overrides.push(format!("data.text_field={}", serde_json::to_string(field)?));
     }
+    if examples.examples {
+        overrides.extend(["data.examples={}", "data.order=epoch"].map(str::to_owned));
+        for (key, template) in [("prompt", &examples.prompt_template), ("completion", &examples.completion_template)] {
+            if let Some(template) = template {
+                overrides.push(format!("data.examples.{key}={}", serde_json::to_string(template)?));
+            }
+        }
+    }
     Ok(overrides)
 }
 
@@ -55,5 +68,5 @@ fn paths(key: &str, paths: &[PathBuf]) -> anyhow::Result<String> {
 
 /// How files are read where no configuration says it.
 pub(crate) fn reading(args: &ReadingArgs) -> ReadOptions<'_> {
-    ReadOptions { text_field: args.text_field.as_deref().unwrap_or("text"), skip_bad: args.skip_bad, lossy: args.lossy }
+    ReadOptions { text_field: args.text_field.as_deref().unwrap_or("text"), skip_bad: args.skip_bad, lossy: args.lossy, examples: None }
 }

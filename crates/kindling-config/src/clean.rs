@@ -91,6 +91,11 @@ impl CleanConfig {
         *self == Self::default()
     }
 
+    /// Whether whole documents are dropped at most, and none by its length or its words.
+    pub(crate) fn drops_repeats_alone(&self) -> bool {
+        self.dedup != Dedup::Near && Self { dedup: Dedup::Off, near_similarity: Self::default().near_similarity, ..self.clone() }.is_off()
+    }
+
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         let invalid = |key, found: String, expected: &str| ConfigError::Invalid { key, found, expected: expected.to_owned(), hint: None };
         if self.max_chars > 0 && self.min_chars > self.max_chars {

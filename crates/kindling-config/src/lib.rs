@@ -13,6 +13,7 @@
 
 mod clean;
 mod error;
+mod examples;
 mod model;
 mod run;
 mod seed;
@@ -21,6 +22,7 @@ mod train;
 
 pub use clean::{CleanConfig, Dedup, Redaction};
 pub use error::ConfigError;
+pub use examples::ExamplesConfig;
 pub use model::{Dropout, ModelConfig};
 pub use run::{
     BaseConfig, DataConfig, Distillation, Order, RunConfig, SamplingConfig, SourceConfig, Split, TokenizerConfig, TokenizerKind,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::model::check_size;
-use crate::{CleanConfig, ConfigError, ModelConfig, Seed, TrainConfig, toml_text};
+use crate::{CleanConfig, ConfigError, ExamplesConfig, ModelConfig, Seed, TrainConfig, toml_text};
 
 /// A whole run: what is read, what is built, how it is trained, how it is sampled from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -133,6 +133,9 @@ pub struct DataConfig {
     /// What is done to the texts, and which of them are dropped. Nothing by default.
     #[serde(default, skip_serializing_if = "CleanConfig::is_off")]
     pub clean: CleanConfig,
+    /// The rows of the files are examples, of which a part is learned. Without it they are texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examples: Option<ExamplesConfig>,
 }
 
 /// One source of a mixture.
@@ -302,6 +305,18 @@ impl DataConfig {
             }
         }
         self.clean.validate()?;
+        if self.examples.is_some() {
+            let invalid = |key, found: &str, expected| Err(invalid(key, format!("{found}, with `data.examples`"), expected));
+            if self.order != Order::Epoch {
+                return invalid("data.order", "`random`", "`epoch`: examples are taken whole, each once an epoch");
+            }
+            if self.split == Some(Split::Tail) {
+                return invalid("data.split", "`tail`", "`document`, or `data.validation_paths`");
+            }
+            if !self.clean.drops_repeats_alone() {
+                return invalid("data.clean", "more than `dedup = \"exact\"`", "examples that are clean, and of its keys `dedup` alone");
+            }
+        }
         if self.sources.is_empty() && !has_own {
             return Err(ConfigError::Invalid {
                 key: "data.paths",

@@ -3,7 +3,7 @@
 use kindling_config::{Order, Seed};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::{DataError, Shards};
+use crate::{DataError, MarkedToken, PackedRows, PackingStats, Shards};
 
 /// Rows of equal length, row after row.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Batch {
     /// [B, T]: the place in the row where the document of each token begins, 0 where it began before the row. None where tokens
     /// see documents before their own, too.
     pub document_starts: Option<Vec<u32>>,
+    /// Whether positions are counted from where a document begins, and not from the beginning of the row.
+    pub restart_positions: bool,
 }
 
 impl Batch {
@@ -39,7 +41,13 @@ impl Batch {
             targets: self.targets[range.clone()].to_vec(),
             weights: self.weights[range.clone()].to_vec(),
             document_starts: self.document_starts.as_ref().map(|starts| starts[range].to_vec()),
+            restart_positions: self.restart_positions,
         }
+    }
+
+    /// Without rows yet, for rows of examples.
+    pub(crate) fn of_examples(n_rows: usize, row_len: usize) -> Self {
+        Self { restart_positions: true, ..Self::with_capacity(n_rows, row_len, Some(0)) }
     }
 
     fn with_capacity(n_rows: usize, row_len: usize, document_token: Option<u32>) -> Self {
@@ -51,6 +59,7 @@ impl Batch {
             targets: Vec::with_capacity(n),
             weights: Vec::with_capacity(n),
             document_starts: document_token.map(|_| Vec::with_capacity(n)),
+            restart_positions: false,
         }
     }
 
@@ -75,6 +84,28 @@ impl Batch {
             }));
             starts.extend(std::iter::repeat_n(start, padding));
         }
+        self.n_rows += 1;
+    }
+
+    /// Appends a row of examples, each a document of its own; what is not learned has weight 0, and so has padding.
+    pub(crate) fn push_examples(&mut self, examples: &[Vec<MarkedToken>]) {
+        let first = self.n_rows * self.row_len;
+        let starts = self.document_starts.get_or_insert_default();
+        let mut start = 0;
+        for example in examples {
+            start = (self.ids.len() - first) as u32;
+            let (ids, targets) = (&example[..example.len() - 1], &example[1..]);
+            self.ids.extend(ids.iter().map(|token| token.id()));
+            self.targets.extend(targets.iter().map(|token| token.id()));
+            self.weights.extend(targets.iter().map(|token| f32::from(u8::from(token.is_learned()))));
+            starts.extend(ids.iter().map(|_| start));
+        }
+        let end = first + self.row_len;
+        assert!(self.ids.len() <= end, "{} tokens fit a row of {}", self.ids.len() - first, self.row_len);
+        self.ids.resize(end, 0);
+        self.targets.resize(end, 0);
+        self.weights.resize(end, 0.0);
+        starts.resize(end, start);
         self.n_rows += 1;
     }
 }
@@ -113,6 +144,8 @@ pub struct BatchSampler {
     parts: Vec<Part>,
     /// The share that each part takes of the rows that the parts before it leave, in units of 2^-53; the last takes all.
     shares: Vec<u64>,
+    /// The rows of each part, where they are of examples; else none.
+    packed: Vec<PackedRows>,
 }
 
 /// Binary digits of a share: as many as an f64 has.
@@ -128,25 +161,56 @@ impl BatchSampler {
     /// # Panics
     /// If there is no part, or a weight is not a number above 0.
     pub fn new(parts: &[Part], options: BatchOptions, seed: Seed) -> Result<Self, DataError> {
-        assert!(
-            !parts.is_empty() && parts.iter().all(|part| part.weight > 0.0 && part.weight.is_finite()),
-            "each of {parts:?} has a weight"
-        );
         let expected = options.context_len as u64 + 1;
         if let Some(found) = parts.iter().map(|part| part.end - part.start).find(|found| *found < expected) {
             return Err(DataError::TooSmall { split: "training", found, expected });
         }
+        Ok(Self::with_packed(parts, options, seed, Vec::new()))
+    }
+
+    /// Makes batches of examples: the rows that [`PackedRows`] makes of each part, each once in an epoch, whatever `options.order` says.
+    ///
+    /// # Errors
+    /// [`DataError::TooSmall`] if a part has no example.
+    ///
+    /// # Panics
+    /// If there is no part, a weight is not a number above 0, or the shards are not of examples.
+    pub fn of_examples(shards: &Shards, parts: &[Part], options: BatchOptions, seed: Seed) -> Result<Self, DataError> {
+        let packed: Vec<_> = parts.iter().map(|part| PackedRows::new(shards, part.start..part.end, options.context_len)).collect();
+        if let Some((part, _)) = parts.iter().zip(&packed).find(|(_, rows)| rows.n_rows() == 0) {
+            return Err(DataError::TooSmall { split: "training", found: part.end - part.start, expected: 2 });
+        }
+        Ok(Self::with_packed(parts, options, seed, packed))
+    }
+
+    fn with_packed(parts: &[Part], options: BatchOptions, seed: Seed, packed: Vec<PackedRows>) -> Self {
+        assert!(
+            !parts.is_empty() && parts.iter().all(|part| part.weight > 0.0 && part.weight.is_finite()),
+            "each of {parts:?} has a weight"
+        );
         let share = |i: usize| parts[i].weight / parts[i..].iter().map(|part| part.weight).sum::<f64>();
         let shares = (0..parts.len()).map(|i| (share(i) * (1u64 << SHARE_BITS) as f64).round() as u64).collect();
-        Ok(Self { key: seed.stream("batches"), options, parts: parts.to_vec(), shares })
+        Self { key: seed.stream("batches"), options, parts: parts.to_vec(), shares, packed }
+    }
+
+    /// What came of packing, where the rows are of examples.
+    pub fn packing(&self) -> Option<PackingStats> {
+        self.packed.iter().map(PackedRows::stats).reduce(PackingStats::and)
     }
 
     /// The batch of `step`, counted from 0: `[B, T]` with B = batch size and T = context length.
     pub fn batch_at(&self, shards: &Shards, step: u64) -> Batch {
         let BatchOptions { context_len, batch_size, order, document_token } = self.options;
-        let mut batch = Batch::with_capacity(batch_size, context_len, document_token);
+        let mut batch = match self.packed.is_empty() {
+            true => Batch::with_capacity(batch_size, context_len, document_token),
+            false => Batch::of_examples(batch_size, context_len),
+        };
         for row in 0..batch_size as u64 {
             let (part, place) = self.place_of(step * batch_size as u64 + row);
+            if let Some(packed) = self.packed.get(part) {
+                packed.push(self.in_epoch(part, place, packed.n_rows()), shards, &mut batch);
+                continue;
+            }
             let Part { start, end, .. } = self.parts[part];
             let n_tokens = end - start;
             let first = start
@@ -156,15 +220,17 @@ impl BatchSampler {
                         // The high half of the product maps 64 random bits evenly to 0..choices.
                         ((u128::from(self.draw([step, row])) * u128::from(choices)) >> 64) as u64
                     }
-                    Order::Epoch => {
-                        let n = n_windows(n_tokens, context_len);
-                        let (epoch, place) = (place / n, place % n);
-                        permuted(place, n, |round, half| self.draw([part as u64, epoch, round, half])) * context_len as u64
-                    }
+                    Order::Epoch => self.in_epoch(part, place, n_windows(n_tokens, context_len)) * context_len as u64,
                 };
             batch.push(&shards.read(first, (first + context_len as u64 + 1).min(end)), document_token);
         }
         batch
+    }
+
+    /// The row of a part of `n` rows that is taken after `place` others.
+    fn in_epoch(&self, part: usize, place: u64, n: u64) -> u64 {
+        let (epoch, place) = (place / n, place % n);
+        permuted(place, n, |round, half| self.draw([part as u64, epoch, round, half]))
     }
 
     /// Which part row `n` of the run is taken from, and how many rows before it were taken from that part. Without chance: after any

@@ -118,6 +118,7 @@ pub(crate) fn read_blocks(files: &[Found], options: ReadOptions<'_>, take: &mut 
         let mut reading = Reading { file, number, options, n_read: &n_read, take, wants_more: true };
         let mut binary = false;
         let result = match format_of(file) {
+            (Format::Text, _) if options.examples.is_some() => Err(DataError::NoRows(file.path.clone())),
             (Format::Text, _) => reading.text().map(|is_binary| binary = is_binary),
             (Format::JsonLines, _) => reading.json_lines(),
             (Format::Separated(byte), _) => reading.separated(byte),
@@ -287,11 +288,13 @@ impl Reading<'_, '_> {
         let headers = reader.byte_headers().map_err(|error| self.csv_error(&error))?;
         let names: Vec<String> = headers.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
         let first = headers.clone();
+        // A byte-order mark belongs to no name.
+        let names: Vec<&str> = names.iter().map(|name| name.trim_start_matches('\u{feff}')).collect();
         let wanted = self.options.text_field;
         let mut rows = Rows::default();
-        // A byte-order mark belongs to no name.
-        let named = names.iter().position(|name| name.trim_start_matches('\u{feff}') == wanted);
+        let named = names.iter().position(|name| *name == wanted);
         let column = match (named, wanted.parse::<usize>()) {
+            _ if self.options.examples.is_some() => 0,
             // A number is a column of a table without names, also where the first row holds that number: it is a document too.
             (_, Ok(number)) if (1..=names.len()).contains(&number) => {
                 let field = first[number - 1].strip_prefix(b"\xef\xbb\xbf").unwrap_or(&first[number - 1]);
@@ -300,7 +303,7 @@ impl Reading<'_, '_> {
             }
             (Some(column), _) => column,
             _ if names.is_empty() => return Ok(()),
-            _ => return Err(self.no_field(&names)),
+            _ => return Err(self.no_field(&names.join(", "))),
         };
         let (mut record, mut last_line) = (csv::ByteRecord::new(), 1);
         while self.wants_more {
@@ -313,7 +316,11 @@ impl Reading<'_, '_> {
                 Ok(false) => break,
                 Ok(true) => {
                     last_line = record.position().map_or(0, csv::Position::line);
-                    rows.push(last_line, Ok(record.get(column).unwrap_or_default().to_vec()), self);
+                    let text = match self.options.examples {
+                        Some(_) => as_json(&names, &record, self.options.lossy),
+                        None => Ok(record.get(column).unwrap_or_default().to_vec()),
+                    };
+                    rows.push(last_line, text, self);
                 }
                 // Of a ragged row it is not known which field is which.
                 Err(error) if matches!(error.kind(), csv::ErrorKind::UnequalLengths { .. }) => {
@@ -345,9 +352,12 @@ impl Reading<'_, '_> {
         let reader = SerializedFileReader::new(file.into_file()).map_err(|error| broken(error.to_string()))?;
         let schema = reader.metadata().file_metadata().schema_descr();
         let fields = schema.root_schema().get_fields();
+        if self.options.examples.is_some() {
+            return self.parquet_rows(&reader, n_bytes);
+        }
         let wanted = self.options.text_field;
         let Some(field) = fields.iter().find(|field| field.name() == wanted) else {
-            return Err(self.no_field(&fields.iter().map(|field| field.name().to_owned()).collect::<Vec<_>>()));
+            return Err(self.no_field(&fields.iter().map(|field| field.name()).collect::<Vec<_>>().join(", ")));
         };
         let leaf = schema.columns().iter().position(|column| column.path().parts() == [wanted]);
         let is_text = field.is_primitive() && field.get_physical_type() == parquet::basic::Type::BYTE_ARRAY;
@@ -389,13 +399,52 @@ impl Reading<'_, '_> {
         Ok(())
     }
 
-    fn no_field(&self, names: &[String]) -> DataError {
-        DataError::NoField { path: self.file.path.clone(), field: self.options.text_field.to_owned(), found: names.join(", ") }
+    /// Whole rows of a Parquet file, as lines of JSON.
+    fn parquet_rows(&mut self, reader: &SerializedFileReader<std::fs::File>, n_bytes: u64) -> Result<(), DataError> {
+        let path = self.file.path.clone();
+        let broken = |error: &dyn std::fmt::Display| DataError::Packed { path: path.clone(), message: error.to_string() };
+        let mut rows = Rows::default();
+        for row in reader.get_row_iter(None).map_err(|error| broken(&error))? {
+            if !self.wants_more {
+                break;
+            }
+            match row {
+                Ok(row) => {
+                    let line = rows.row + 1;
+                    rows.push(line, Ok(serde_json::to_vec(&row.to_json_value()).expect("plain data serialises")), self);
+                }
+                Err(error) => {
+                    rows.send(self);
+                    return Err(broken(&error));
+                }
+            }
+        }
+        self.n_read.fetch_add(n_bytes, Ordering::Relaxed);
+        rows.send(self);
+        Ok(())
+    }
+
+    fn no_field(&self, found: &str) -> DataError {
+        DataError::NoField { path: self.file.path.clone(), field: self.options.text_field.to_owned(), found: found.to_owned() }
     }
 
     fn csv_error(&self, error: &csv::Error) -> DataError {
         DataError::Packed { path: self.file.path.clone(), message: error.to_string() }
     }
+}
+
+/// A row of a table as a line of JSON.
+fn as_json(names: &[&str], record: &csv::ByteRecord, lossy: bool) -> Result<Vec<u8>, String> {
+    let mut row = serde_json::Map::new();
+    for (name, field) in names.iter().zip(record) {
+        let text = match str::from_utf8(field) {
+            Ok(text) => text.to_owned(),
+            Err(_) if lossy => String::from_utf8_lossy(field).into_owned(),
+            Err(error) => return Err(format!("byte {} of the field `{name}` is not UTF-8", error.valid_up_to() + 1)),
+        };
+        row.insert((*name).to_owned(), text.into());
+    }
+    Ok(serde_json::to_vec(&row).expect("plain data serialises"))
 }
 
 /// The next rows of a column, none at its end; `None` for null.

@@ -73,6 +73,20 @@ pub enum DataError {
         /// The fields that there are.
         found: String,
     },
+    /// A template of `data.examples` that is none.
+    #[error("`data.examples.{key}` is no template: {message}")]
+    Template {
+        /// Which one.
+        key: &'static str,
+        /// What its engine says.
+        message: String,
+    },
+    /// A file without rows, where each row is to be an example.
+    #[error("`{}` has no rows, and with `data.examples` each row is an example", .0.display())]
+    NoRows(PathBuf),
+    /// Examples begin and end with a token that the vocabulary does not have.
+    #[error("the tokenizer has no end-of-text token, which examples begin and end with")]
+    NoEndOfText,
     /// `cargo metadata` did not answer.
     #[error("cannot ask cargo for the locked packages: {0}")]
     Cargo(String),
@@ -173,11 +187,18 @@ impl DataError {
                     .into()
             }
             Self::Row { .. } => {
-                "correct the row, name another field with `--text-field`, or pass `--skip-bad` to leave such rows out".into()
+                "correct the row, name another field with `--text-field` (of examples with `--prompt-template` and `--completion-template`), or pass `--skip-bad` to leave such rows out".into()
             }
             Self::NoField { .. } => {
                 "name the field that is the text with `--text-field`, or its number if the first row has no names".into()
             }
+            Self::Template { .. } => {
+                "a template of Jinja, such as `{{ question }}`: its variables are the fields of the row, or `role` for what messages begin \
+                 and end with"
+                    .into()
+            }
+            Self::NoRows(_) => "pass JSON lines (`.jsonl`), CSV, TSV or Parquet, or leave other files out with `data.exclude`".into(),
+            Self::NoEndOfText => "take a base whose tokenizer has `<|endoftext|>`, such as one of kind `bpe`".into(),
             Self::Cargo(_) => "run inside the workspace with cargo on the PATH, or pass `--data PATH`".into(),
             Self::Package(_) => "build first (`cargo build --release`), correct `data.packages`, or pass `--data PATH`".into(),
             Self::TooSmall { split: "training", .. } => "pass more text, or lower `model.context_len`".into(),

@@ -9,8 +9,10 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::shard::Shard;
 use crate::{CorpusStats, DataError, Part, Place, Shards, StepReport};
 
-/// Version of the prepared folder's manifest that this crate writes. It reads those before, too.
+/// Version of the manifest of prepared text. Those before are read, too.
 pub(crate) const MANIFEST_VERSION: u32 = 3;
+/// Version of the manifest of prepared examples, which programs that know none must not take for text.
+pub(crate) const EXAMPLES_VERSION: u32 = 4;
 pub(crate) const FORMAT: &str = "kindling-data";
 pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
@@ -51,6 +53,9 @@ pub struct PreparedManifest {
     pub tokenizer_hash: String,
     /// Tokens of the vocabulary.
     pub vocab_size: usize,
+    /// Whether the shards hold examples, and so marks beside the ids; since version 4.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub examples: bool,
     /// The split that trains.
     pub training: SplitManifest,
     /// The split that validates.
@@ -157,8 +162,8 @@ impl PreparedManifest {
         if value["format"] != FORMAT {
             return Err(damaged(&path, "the format", value["format"].to_string(), format!("\"{FORMAT}\"")));
         }
-        if !value["version"].as_u64().is_some_and(|version| (1..=u64::from(MANIFEST_VERSION)).contains(&version)) {
-            return Err(DataError::Version { path, found: value["version"].to_string(), expected: MANIFEST_VERSION });
+        if !value["version"].as_u64().is_some_and(|version| (1..=u64::from(EXAMPLES_VERSION)).contains(&version)) {
+            return Err(DataError::Version { path, found: value["version"].to_string(), expected: EXAMPLES_VERSION });
         }
         Self::deserialize(value).map_err(not_json)
     }
@@ -229,6 +234,7 @@ impl Prepared {
                 return Err(damaged(missing, "the file", "missing".into(), "there".into()));
             }
             let shards = Shards::open(&paths)?;
+            let shards = if manifest.examples { shards.of_examples() } else { shards };
             for ((path, shard), found) in paths.iter().zip(&split.shards).zip(shards.sums()) {
                 let found = format!("{found:016x}");
                 if found != shard.sum {

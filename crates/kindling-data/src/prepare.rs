@@ -12,8 +12,11 @@ use kindling_tokenizer::{BpeTrainer, CharVocab, Characters, END_OF_TEXT, PreToke
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::clean::Cleaner;
+use crate::examples;
 use crate::files::Files;
-use crate::manifest::{FORMAT, MANIFEST, MANIFEST_VERSION, Prepared, PreparedManifest, ShardManifest, SplitManifest, TOKENIZER, hash_of};
+use crate::manifest::{
+    EXAMPLES_VERSION, FORMAT, MANIFEST, MANIFEST_VERSION, Prepared, PreparedManifest, ShardManifest, SplitManifest, TOKENIZER, hash_of,
+};
 use crate::scan::{Corpus, Scan, Side, scan};
 use crate::stretch::{SafeCut, for_each_stretch_batch};
 use crate::workplace::{Workplace, sync_folder, write_synced};
@@ -211,6 +214,10 @@ fn fill(
             tokenizer
         }
     };
+    let has_examples = preparation.config.data.examples.is_some();
+    if has_examples && tokenizer.end_of_text().is_none() {
+        return Err(DataError::NoEndOfText);
+    }
     let tokenizer_hash = hash_of(&path)?;
     workplace.note(&tokenizer_hash, &finished.training, &finished.validation)?;
     let writing = Writing { corpus, scan, tokenizer: &tokenizer, dir: &workplace.dir, shard_tokens };
@@ -224,7 +231,8 @@ fn fill(
         })?;
     Ok(PreparedManifest {
         format: FORMAT.into(),
-        version: MANIFEST_VERSION,
+        version: if has_examples { EXAMPLES_VERSION } else { MANIFEST_VERSION },
+        examples: has_examples,
         corpus: scan.stats.clone(),
         cleaning: scan.cleaning.clone(),
         tokenizer_kind: tokenizer.kind().into(),
@@ -270,14 +278,13 @@ fn open_or_rebuild(
 
 /// Whether both splits have something to predict in windows of the model's context.
 fn check_sizes(training: &SplitManifest, validation: &SplitManifest, config: &RunConfig) -> Result<(), DataError> {
-    for (split, found, expected) in
-        [("training", training.n_tokens, config.model.context_len as u64 + 1), ("validation", validation.n_tokens, 2)]
-    {
+    // Examples are as long as they are: two tokens make one.
+    let expected = if config.data.examples.is_some() { 2 } else { config.model.context_len as u64 + 1 };
+    for (split, found, expected) in [("training", training.n_tokens, expected), ("validation", validation.n_tokens, 2)] {
         if found < expected {
             return Err(DataError::TooSmall { split, found, expected });
         }
     }
-    let expected = config.model.context_len as u64 + 1;
     match training.sources.iter().find(|source| source.n_tokens < expected) {
         Some(source) => Err(DataError::SmallSource { name: source.name.clone(), found: source.n_tokens, expected }),
         None => Ok(()),
@@ -314,6 +321,8 @@ fn key(config: &RunConfig, vocabulary: &str, scan: &Scan, shard_tokens: u64) -> 
         sides.digest(),
         scan.sources,
     );
+    // What comes of the templates is in the hash of the corpus; that it is examples is not.
+    let text = if config.data.examples.is_some() { text + " examples" } else { text };
     format!("{:016x}", xxh3_128(text.as_bytes()) as u64)
 }
 
@@ -375,7 +384,13 @@ fn count_texts(
     let total = scan.stats.n_bytes;
     for_each_stretch_batch(corpus, scan, safe_cut, &mut |stretches, done| {
         let wanted = stretches.iter().filter(|stretch| !training_alone || stretch.side == Side::Training);
-        count(&wanted.map(|stretch| &*stretch.text).collect::<Vec<_>>())?;
+        let wanted: Vec<&str> = wanted.map(|stretch| &*stretch.text).collect();
+        if preparation.config.data.examples.is_some() {
+            let texts: Vec<String> = wanted.into_iter().flat_map(examples::texts).collect();
+            count(&texts.iter().map(String::as_str).collect::<Vec<_>>())?;
+        } else {
+            count(&wanted)?;
+        }
         progress(PrepareEvent::Counted { done, total });
         preparation.go_on()
     })

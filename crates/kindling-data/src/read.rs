@@ -12,11 +12,13 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::mpsc;
 
-use kindling_config::DataConfig;
+use kindling_config::{DataConfig, ExamplesConfig};
 use rayon::prelude::*;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::block::{Block, Content, Row, open, read_blocks};
+use crate::examples::Templates;
 use crate::files::Found;
 use crate::{CorpusStats, DataError};
 
@@ -34,11 +36,13 @@ pub struct ReadOptions<'a> {
     pub skip_bad: bool,
     /// Replace invalid UTF-8 by U+FFFD.
     pub lossy: bool,
+    /// Rows are examples, made by these templates, and not texts.
+    pub examples: Option<&'a ExamplesConfig>,
 }
 
 impl<'a> From<&'a DataConfig> for ReadOptions<'a> {
     fn from(config: &'a DataConfig) -> Self {
-        Self { text_field: &config.text_field, skip_bad: config.skip_bad, lossy: config.lossy }
+        Self { text_field: &config.text_field, skip_bad: config.skip_bad, lossy: config.lossy, examples: config.examples.as_ref() }
     }
 }
 
@@ -142,7 +146,7 @@ pub(crate) fn for_each_document_batch(
 /// A file that is unreadable, empty, binary or not UTF-8.
 pub fn read_document(path: &Path, lossy: bool) -> Result<String, DataError> {
     let files = [Found { is_text: true, ..Found::new(path.to_owned(), String::new(), true) }];
-    let options = ReadOptions { text_field: "", skip_bad: false, lossy };
+    let options = ReadOptions { text_field: "", skip_bad: false, lossy, examples: None };
     let mut text = String::new();
     for_each_batch(&files, options, &mut CorpusStats::default(), &mut |batch| {
         batch.pieces.iter().for_each(|piece| text.push_str(&piece.text));
@@ -216,6 +220,12 @@ impl Decoding<'_> {
 /// The pieces of a block of the file numbered `number`.
 fn decode(file: &Found, number: usize, content: Content, options: ReadOptions<'_>) -> Result<Decoded, DataError> {
     let mut decoded = Decoded::default();
+    let templates = options.examples.map(Templates::new).transpose()?;
+    // What is read of a row: its text, or as an example all of it.
+    let of_line = |line: &str| match &templates {
+        Some(templates) => json_object(line).and_then(|row| templates.document(&row)),
+        None => json_text(line, options.text_field),
+    };
     match content {
         Content::Text { bytes, begins, ends, offset } => {
             let text = match String::from_utf8(bytes) {
@@ -242,7 +252,7 @@ fn decode(file: &Found, number: usize, content: Content, options: ReadOptions<'_
             let bytes = if first == 1 { bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes) } else { &bytes };
             for (line, place) in bytes.split(|&byte| byte == b'\n').zip(first..) {
                 if !line.iter().all(u8::is_ascii_whitespace) {
-                    let text = utf8(line, options.lossy, &mut decoded.replaced).and_then(|line| json_text(&line, options.text_field));
+                    let text = utf8(line, options.lossy, &mut decoded.replaced).and_then(|line| of_line(&line));
                     decoded.take(file, number, place, place, text, options)?;
                 }
             }
@@ -253,6 +263,8 @@ fn decode(file: &Found, number: usize, content: Content, options: ReadOptions<'_
                     Ok(text) => Ok(text),
                     Err(error) => utf8(error.as_bytes(), options.lossy, &mut decoded.replaced).map(Cow::into_owned),
                 });
+                // All fields of a row of a table come as a line of JSON.
+                let text = if templates.is_some() { text.and_then(|line| of_line(&line)) } else { text };
                 decoded.take(file, number, row, line, text, options)?;
             }
         }
@@ -298,13 +310,18 @@ fn line_of(file: &Found, offset: u64) -> Result<usize, DataError> {
     }
 }
 
+/// A line as an object of JSON.
+fn json_object<'l, T: Deserialize<'l>>(line: &'l str) -> Result<T, String> {
+    serde_json::from_str(line).map_err(|error| {
+        let message = error.to_string();
+        format!("not an object of JSON: {}", message.split(" at line").next().unwrap_or(&message))
+    })
+}
+
 /// The text of a line of JSON.
 fn json_text(line: &str, field: &str) -> Result<String, String> {
     // Only the field that is wanted is looked into.
-    let fields: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(line).map_err(|error| {
-        let message = error.to_string();
-        format!("not an object of JSON: {}", message.split(" at line").next().unwrap_or(&message))
-    })?;
+    let fields: HashMap<Cow<'_, str>, &RawValue> = json_object(line)?;
     let Some(value) = fields.get(field) else {
         let mut names: Vec<&str> = fields.keys().map(|name| &**name).collect();
         names.sort_unstable();
@@ -340,7 +357,7 @@ mod tests {
 
     use super::*;
 
-    const OPTIONS: ReadOptions<'_> = ReadOptions { text_field: "text", skip_bad: false, lossy: false };
+    const OPTIONS: ReadOptions<'_> = ReadOptions { text_field: "text", skip_bad: false, lossy: false, examples: None };
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -8,11 +8,12 @@ use kindling_config::SourceConfig;
 use kindling_tokenizer::{Tokenizer, TokenizerError};
 use rayon::prelude::*;
 
+use crate::examples::encode_example;
 use crate::manifest::{ShardManifest, SourceManifest, SplitManifest};
 use crate::scan::{Corpus, Scan, Side};
 use crate::shard::packed;
 use crate::stretch::{Place, Stretch, for_each_stretch_batch};
-use crate::{DataError, ShardWriter};
+use crate::{DataError, MarkedToken, ShardWriter};
 
 /// Tells the bytes of text that have been encoded, of how many in all; an error ends the writing.
 pub(crate) type EncodedFn<'a> = dyn FnMut(u64, u64) -> Result<(), DataError> + 'a;
@@ -40,6 +41,24 @@ pub(crate) struct Writing<'a> {
     pub(crate) dir: &'a Path,
     /// A shard ends with the first stretch that fills it with so many tokens.
     pub(crate) shard_tokens: u64,
+}
+
+impl Writing<'_> {
+    /// How many values a token has in a shard.
+    fn n_values(&self) -> usize {
+        let n = self.tokenizer.vocab_size();
+        if self.corpus.config.examples.is_some() { MarkedToken::count(n) } else { n }
+    }
+
+    /// A stretch as it stands in a shard.
+    fn encode(&self, stretch: &Stretch) -> Result<Vec<u8>, TokenizerError> {
+        let tokens = if self.corpus.config.examples.is_some() {
+            encode_example(self.tokenizer, &stretch.text)?.into_iter().map(|token| token.0).collect()
+        } else {
+            encode_document(self.tokenizer, &stretch.text, stretch.begins)?
+        };
+        Ok(packed(&tokens, self.n_values()))
+    }
 }
 
 /// Writes what is missing of both sides behind the shards that are there, which are the first of each.
@@ -131,7 +150,7 @@ pub(crate) fn rewrite_shard(
     let Some((start, end)) = shard.range else {
         return Err(DataError::Version { path: path.to_owned(), found: "1 or 2".into(), expected: 3 });
     };
-    let mut writer = ShardWriter::create(path, writing.tokenizer.vocab_size())?;
+    let mut writer = ShardWriter::create(path, writing.n_values())?;
     let mut wanted = |stretch: &Stretch| stretch.side == side && (start..end).contains(&stretch.place);
     for_each_encoded_batch(writing, encoded, &mut wanted, &mut |batch| batch.iter().try_for_each(|(_, packed)| writer.append(packed)))?;
     let (_, sum) = writer.finish()?;
@@ -161,9 +180,10 @@ fn for_each_encoded_batch(
         let (next, written) = rayon::join(
             || {
                 let encode = |stretch: Stretch| -> Result<Encoded, DataError> {
-                    let ids = encode_document(tokenizer, &stretch.text, stretch.begins)
+                    let packed = writing
+                        .encode(&stretch)
                         .map_err(|source| DataError::Tokenizer { place: format!("document `{}`", stretch.origin.name(corpus)), source })?;
-                    Ok((stretch, packed(&ids, tokenizer.vocab_size())))
+                    Ok((stretch, packed))
                 };
                 stretches.into_par_iter().map(encode).collect::<Vec<_>>()
             },
@@ -214,7 +234,8 @@ impl<'a> Sides<'a> {
 struct SideWriter<'a> {
     dir: &'a Path,
     stem: &'static str,
-    vocab_size: usize,
+    /// How many values a token has.
+    n_values: usize,
     shard_tokens: u64,
     n_sources: usize,
     shards: Vec<ShardManifest>,
@@ -232,8 +253,8 @@ struct OpenShard {
 
 impl<'a> SideWriter<'a> {
     fn new(writing: &Writing<'a>, stem: &'static str, shards: Vec<ShardManifest>, n_sources: usize) -> Self {
-        let (vocab_size, shard_tokens) = (writing.tokenizer.vocab_size(), writing.shard_tokens);
-        Self { dir: writing.dir, stem, vocab_size, shard_tokens, n_sources, shards, open: None, syncing: None }
+        let (n_values, shard_tokens) = (writing.n_values(), writing.shard_tokens);
+        Self { dir: writing.dir, stem, n_values, shard_tokens, n_sources, shards, open: None, syncing: None }
     }
 
     /// Appends a stretch; says whether the shard is full.
@@ -242,7 +263,7 @@ impl<'a> SideWriter<'a> {
             Some(open) => open,
             None => {
                 let name = format!("{}-{:05}.bin", self.stem, self.shards.len());
-                let writer = ShardWriter::create(&self.dir.join(&name), self.vocab_size)?;
+                let writer = ShardWriter::create(&self.dir.join(&name), self.n_values)?;
                 OpenShard { name, writer, range: (stretch.place, stretch.place), source_tokens: vec![0; self.n_sources] }
             }
         };

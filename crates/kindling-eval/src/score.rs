@@ -1,7 +1,7 @@
 //! Loss over a sequence of tokens in non-overlapping windows, every token but the first predicted once.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use kindling_data::{Batch, Prepared, encode_document, n_windows, windows};
+use kindling_data::{Batch, PackedRows, Prepared, encode_document, n_windows, windows};
 use kindling_metrics::Nll;
 use kindling_model::{Gpt, Pass};
 use kindling_tokenizer::{Tokenizer, TokenizerError};
@@ -44,10 +44,15 @@ pub struct Score {
 /// Tokens computed at once: enough to keep every core busy, little enough for logits over a large vocabulary.
 const TOKENS_AT_ONCE: usize = 4096;
 
-/// The whole validation split, as one sequence; with a `document_token` no token sees a document before its own. `progress` hears
-/// of windows done and windows in all.
+/// The whole validation split, as one sequence; with a `document_token` no token sees a document before its own. Of examples, what is
+/// learned of each. `progress` hears of windows done and windows in all.
 pub fn validate(model: &Gpt, data: &Prepared, document_token: Option<u32>, progress: &mut dyn FnMut(u64, u64)) -> Score {
     let split = &data.validation;
+    if data.manifest.examples {
+        let context_len = model.config().context_len;
+        let rows = PackedRows::new(split, 0..split.n_tokens(), context_len);
+        return score_batches(model, &data.tokenizer, rows.n_rows(), rows.batches(split, rows_at_once(context_len)), progress);
+    }
     score_tokens(model, &data.tokenizer, split.n_tokens(), document_token, |start, end| split.read(start, end), progress)
 }
 
@@ -79,14 +84,28 @@ pub fn score_tokens(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Score {
     let context_len = model.config().context_len;
-    let rows = (TOKENS_AT_ONCE / context_len).max(1);
-    let total = n_windows(n_tokens, context_len);
+    let batches = windows(n_tokens, context_len, rows_at_once(context_len), document_token, read);
+    score_batches(model, tokenizer, n_windows(n_tokens, context_len), batches, progress)
+}
+
+/// What counts of batches that have `total` rows.
+pub fn score_batches(
+    model: &Gpt,
+    tokenizer: &Tokenizer,
+    total: u64,
+    batches: impl Iterator<Item = Batch>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Score {
     let (device, mut done) = (model.device(), 0);
     // Nats and tokens of each.
     let mut windows_of: Vec<(f64, f64)> = Vec::new();
     let mut sum = Nll { bytes: tokenizer.is_lossless().then_some(0), ..Nll::default() };
-    for batch in windows(n_tokens, context_len, rows, document_token, read) {
-        let pass = Pass { document_starts: batch.document_starts.as_deref().map(Into::into), ..Pass::default() };
+    for batch in batches {
+        let pass = Pass {
+            document_starts: batch.document_starts.as_deref().map(Into::into),
+            restart_positions: batch.restart_positions,
+            ..Pass::default()
+        };
         let (nats, best) = model.score(to_tensor(&batch, &batch.ids, &device), to_tensor(&batch, &batch.targets, &device), &pass);
         let nats: Vec<f32> = nats.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
         let best: Vec<i64> = best.into_data().convert::<i64>().try_into_vec().expect("converted to i64");
@@ -111,6 +130,10 @@ pub fn score_tokens(
     let n = windows_of.len() as f64;
     let squares: f64 = windows_of.iter().map(|(nats, tokens)| (nats - sum.loss() * tokens).powi(2)).sum();
     Score { nll: sum, standard_error: (n > 1.0).then(|| (squares * n / (n - 1.0)).sqrt() / sum.tokens as f64) }
+}
+
+fn rows_at_once(context_len: usize) -> usize {
+    (TOKENS_AT_ONCE / context_len).max(1)
 }
 
 fn to_tensor(batch: &Batch, values: &[u32], device: &Device) -> Tensor<2, Int> {

@@ -67,6 +67,8 @@ pub struct Pass {
     pub dropout: Option<DropoutKey>,
     /// `[B, T]`: the place in the row where the document of each token begins; it sees nothing before that.
     pub document_starts: Option<Arc<[u32]>>,
+    /// Whether positions are counted from there too, as if each document stood in a row of its own.
+    pub restart_positions: bool,
     /// What the loss has beside the cross-entropy.
     pub terms: LossTerms,
     /// Another model that this one is held to.
@@ -170,7 +172,13 @@ impl Gpt {
     pub fn enter(&self, ids: Tensor<2, Int>, pass: &Pass) -> Tensor<2> {
         let [b, t] = ids.dims();
         assert!(t <= self.config.context_len, "{t} tokens fit the context of {}", self.config.context_len);
-        let positions = Tensor::arange(0..t as i64, &ids.device()).reshape([1, t]).repeat_dim(0, b); // [B, T]
+        let positions: Tensor<2, Int> = match pass.document_starts.as_deref().filter(|_| pass.restart_positions) {
+            Some(starts) => {
+                let positions: Vec<i64> = starts.iter().enumerate().map(|(i, start)| (i % t) as i64 - i64::from(*start)).collect();
+                Tensor::from_data(TensorData::new(positions, [b, t]), &ids.device())
+            }
+            None => Tensor::arange(0..t as i64, &ids.device()).reshape([1, t]).repeat_dim(0, b),
+        };
         drop_at(self.embed(ids, positions), pass, 0, self.config.dropout.embedding, self.config.dropout.variational, b)
     }
 

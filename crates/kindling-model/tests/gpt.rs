@@ -129,6 +129,21 @@ fn a_token_sees_its_own_document_alone_where_it_is_told() {
 }
 
 #[test]
+fn a_document_whose_positions_restart_is_as_in_a_row_of_its_own() {
+    let model = model();
+    let (first, second) = (row(5, 1), row(7, 2));
+    let packed = Pass { document_starts: Some([[0; 5].as_slice(), &[5; 7]].concat().into()), restart_positions: true, ..Pass::default() };
+    let logits = |row: &[i64], pass: &Pass| to_host(model.forward(ids(&[row.to_vec()]), pass)).values;
+    let together = logits(&[first.clone(), second.clone()].concat(), &packed);
+    let apart = [logits(&first, &Pass::default()), logits(&second, &Pass::default())].concat();
+    let difference = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    // Logits are around 1. Measured: no difference, and 0.2 where positions go on.
+    assert!(difference(&together, &apart) < 1e-5);
+    let on = logits(&[first, second].concat(), &Pass { restart_positions: false, ..packed });
+    assert!(difference(&on, &apart) > 1e-2);
+}
+
+#[test]
 fn only_counted_targets_count_and_a_row_does_not_depend_on_its_batch() {
     let model = model();
     let rows = [row(12, 1), row(12, 2)];

@@ -63,8 +63,8 @@ pub const ROWS: usize = 6;
 /// What validation looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Validation {
-    /// Tokens of the split, or of its beginning.
-    pub n_tokens: u64,
+    /// Places in the split, or in its beginning, of the tokens that are to be predicted.
+    pub targets: Vec<u64>,
     /// The windows in which they were read, first token and the one behind the last: all but the first of each are predicted.
     pub windows: Vec<(u64, u64)>,
     /// Predictions that went into the loss.

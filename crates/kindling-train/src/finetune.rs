@@ -24,7 +24,7 @@ pub fn finetune_config(run: &Run, base: BaseConfig) -> Result<RunConfig, TrainEr
     config.name = format!("{}-finetuned", run.name());
     config.base = Some(base);
     config.tokenizer = TokenizerConfig { kind: TokenizerKind::File, vocab_size: None, path: Some(tokenizer) };
-    (config.data.split, config.data.clean) = (None, CleanConfig::default());
+    (config.data.split, config.data.clean, config.data.examples) = (None, CleanConfig::default(), None);
     let train = &mut config.train;
     train.steps = train.steps.min(MOST_STEPS);
     (train.lr, train.min_lr) = (train.lr / 10.0, 0.0);

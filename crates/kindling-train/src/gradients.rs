@@ -43,6 +43,7 @@ pub(crate) fn timed_gradients(
         let mut pass = Pass {
             dropout: Some(DropoutKey { seed: dropout, step, first_row: first }),
             document_starts: part.document_starts.as_deref().map(Into::into),
+            restart_positions: part.restart_positions,
             teacher: None,
             terms: LossTerms { label_smoothing: config.train.label_smoothing, z_loss: config.train.z_loss },
         };
@@ -69,7 +70,8 @@ pub(crate) fn timed_gradients(
 /// What the teacher says of a batch: logits `[N, V]` that are not tracked.
 fn said(teacher: &Gpt, batch: &Batch, pass: &Pass) -> Tensor<2> {
     let ids = to_tensors(batch, &teacher.device()).0;
-    let logits = teacher.forward(ids, &Pass { document_starts: pass.document_starts.clone(), ..Pass::default() });
+    let seen = Pass { document_starts: pass.document_starts.clone(), restart_positions: pass.restart_positions, ..Pass::default() };
+    let logits = teacher.forward(ids, &seen);
     let [b, t, v] = logits.dims();
     Tensor::from_inner(logits.reshape([b * t, v]))
 }
@@ -148,4 +150,44 @@ pub fn to_tensors(batch: &Batch, device: &Device) -> (Tensor<2, Int>, Tensor<2, 
     let ints =
         |values: &[u32]| Tensor::from_data(TensorData::new(values.iter().map(|id| i64::from(*id)).collect::<Vec<_>>(), shape), device);
     (ints(&batch.ids), ints(&batch.targets), Tensor::from_data(TensorData::new(batch.weights.clone(), shape), device))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+    use kindling_config::Seed;
+    use kindling_model::weights::to_host;
+
+    use super::*;
+
+    #[test]
+    fn the_teacher_sees_of_an_example_what_the_model_sees() {
+        let overrides = ["n_layers=1", "n_heads=2", "d_model=16", "d_ff=32", "context_len=8", "vocab_size=50"];
+        let overrides = overrides.map(|text| format!("model.{text}"));
+        let config = RunConfig::from_toml(include_str!("../../../configs/spark.toml"), "spark.toml", &overrides).unwrap();
+        let teacher = Gpt::new(&config.model, Seed(3), &Device::flex());
+        let batch = Batch {
+            n_rows: 1,
+            row_len: 6,
+            ids: vec![1, 2, 3, 1, 2, 3],
+            targets: vec![0; 6],
+            weights: vec![1.0; 6],
+            document_starts: Some(vec![0, 0, 0, 3, 3, 3]),
+            restart_positions: true,
+        };
+        let logits = |batch: &Batch| {
+            let seen = Pass {
+                document_starts: batch.document_starts.as_deref().map(Into::into),
+                restart_positions: batch.restart_positions,
+                ..Pass::default()
+            };
+            to_host(said(&teacher, batch, &seen)).values
+        };
+        // The same example twice.
+        let twice = logits(&batch);
+        let difference = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(difference(&twice[..150], &twice[150..]) < 1e-6);
+        let on = logits(&Batch { restart_positions: false, ..batch });
+        assert!(difference(&on[..150], &on[150..]) > 1e-4);
+    }
 }

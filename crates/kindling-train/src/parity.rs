@@ -129,6 +129,7 @@ fn compute(device: &Device) -> Computed {
         weights: (0..n).map(|i| if i % 5 == 0 { 0.0 } else { 1.0 }).collect(),
         // In the first row documents begin at 0, 5 and 10; the others are one document each.
         document_starts: Some((0..n as u32).map(|i| if i < 16 { i / 5 * 5 } else { 0 }).collect()),
+        restart_positions: false,
     };
     let weight = batch.weight();
     let autodiff = device.clone().autodiff();

@@ -296,14 +296,22 @@ fn roll_back(
 }
 
 /// What makes the run's batches.
-pub(crate) fn sampler(config: &RunConfig, data: &Prepared) -> Result<BatchSampler, TrainError> {
+///
+/// # Errors
+/// Data that are too small; documents that cannot be told apart where the run masks by document.
+pub fn sampler(config: &RunConfig, data: &Prepared) -> Result<BatchSampler, TrainError> {
     let options = BatchOptions {
         context_len: config.model.context_len,
         batch_size: config.train.batch_size,
         order: config.data.order,
         document_token: document_token(config, &data.tokenizer)?,
     };
-    Ok(BatchSampler::new(&data.manifest.training.parts(), options, config.seed)?)
+    let parts = data.manifest.training.parts();
+    Ok(if data.manifest.examples {
+        BatchSampler::of_examples(&data.training, &parts, options, config.seed)?
+    } else {
+        BatchSampler::new(&parts, options, config.seed)?
+    })
 }
 
 /// Scores the whole validation split, and keeps the weights if they are the best so far.

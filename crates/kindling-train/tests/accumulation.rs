@@ -5,7 +5,7 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
-use kindling_config::{ModelConfig, RunConfig, Seed};
+use kindling_config::{Dropout, ModelConfig, RunConfig, Seed};
 use kindling_data::Batch;
 use kindling_kernels::Precision;
 use kindling_model::Gpt;
@@ -41,6 +41,7 @@ fn batch() -> Batch {
         weights: (0..n).map(|i| if i % 8 <= i / 8 { 1.0 } else { 0.0 }).collect(),
         // Documents begin in row i at 0 and at i.
         document_starts: Some((0..n).map(|i| if i % 8 >= i / 8 { i / 8 } else { 0 }).collect()),
+        restart_positions: false,
     }
 }
 
@@ -98,6 +99,48 @@ fn the_borders_of_documents_change_what_is_learned() {
     let (apart, together) = (flat(&model, &apart), flat(&model, &together));
     assert!(apart.iter().all(|g| g.is_finite()) && apart.iter().any(|g| *g != 0.0));
     assert_ne!(apart, together);
+}
+
+#[test]
+fn examples_side_by_side_teach_what_each_teaches_alone() {
+    // Two examples of 3 and 5 tokens, of which the last 1 and 3 are learned, in one row and in two.
+    let together = Batch {
+        n_rows: 1,
+        row_len: 8,
+        ids: (0..8).map(|i| (i * 31 + 7) % 50).collect(),
+        targets: (0..8).map(|i| (i * 17 + 3) % 50).collect(),
+        weights: [[0.0, 0.0, 1.0].as_slice(), &[0.0, 0.0, 1.0, 1.0, 1.0]].concat(),
+        document_starts: Some([[0; 3].as_slice(), &[3; 5]].concat()),
+        restart_positions: true,
+    };
+    // Padding that does not count behind each.
+    let row = |values: &[u32], n: usize| [values, &vec![9; 8 - n]].concat();
+    let apart = Batch {
+        n_rows: 2,
+        ids: [row(&together.ids[..3], 3), row(&together.ids[3..], 5)].concat(),
+        targets: [row(&together.targets[..3], 3), row(&together.targets[3..], 5)].concat(),
+        weights: [[0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]].concat(),
+        document_starts: None,
+        restart_positions: false,
+        ..together.clone()
+    };
+    for gradient_checkpointing in [false, true] {
+        let mut config = config(0);
+        config.train.gradient_checkpointing = gradient_checkpointing;
+        config.model.dropout = Dropout::NONE;
+        let model = Gpt::new(&config.model, Seed(3), &Device::flex().autodiff());
+        let computed = |batch: &Batch| {
+            let (loss, grads) = gradients(&model, batch, &config, 5).unwrap();
+            (loss, flat(&model, &grads))
+        };
+        let ((loss, grads), (expected_loss, expected)) = (computed(&together), computed(&apart));
+        let largest = expected.iter().map(|g| g.abs()).fold(0.0, f32::max);
+        let worst = grads.iter().zip(&expected).map(|(a, b)| (a - b).abs() / largest).fold(0.0, f32::max);
+        println!("loss differs by {:.1e}, gradients by {worst:.1e}", (loss - expected_loss).abs());
+        assert!((loss - expected_loss).abs() < 2e-6 && worst < 2e-6, "{loss} and {expected_loss}, {worst:.1e}");
+        let (loss, _) = computed(&Batch { restart_positions: false, ..together.clone() });
+        assert!((loss - expected_loss).abs() > 1e-4, "where a position is counted from matters: {loss} and {expected_loss}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use kindling_config::RunConfig;
-use kindling_data::{Batch, Prepared};
+use kindling_data::{Batch, Preparation, Prepared, prepare};
 use kindling_train::doctor::{Check, GptSubject, Parameters, Subject, Validation, examine};
 use kindling_train::{TrainError, fit_vocabulary};
 
@@ -45,6 +45,29 @@ fn what_a_run_trains_passes() {
     ] {
         assert_eq!(failed(&mut subject(&data, overrides)), [""; 0], "{overrides:?}");
     }
+}
+
+#[test]
+fn what_learns_from_examples_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows.jsonl");
+    let row = |i: usize| format!("{{\"prompt\":\"{} and {}? \",\"completion\":\"{}\"}}\n", i % 7, i % 5, (i % 7) * (i % 5));
+    std::fs::write(&path, (0..200).map(row).collect::<String>()).unwrap();
+    let overrides = [
+        format!("data.paths=[{:?}]", path.display().to_string()),
+        "data.examples={}".into(),
+        "data.order=epoch".into(),
+        "tokenizer.vocab_size=280".into(),
+    ];
+    let config = RunConfig::from_toml(include_str!("../../../configs/spark.toml"), "spark.toml", &overrides).unwrap();
+    let stop = AtomicBool::new(false);
+    let preparation = Preparation { config: &config, data_dir: dir.path(), workspace: dir.path(), stop: &stop };
+    let data = prepare(&preparation, &mut |_| {}).unwrap();
+    let overrides: Vec<_> = overrides.iter().map(String::as_str).collect();
+    assert_eq!(failed(&mut subject(&data, &overrides)), [""; 0]);
+    // Rows that are shorter than the longest example.
+    let short = [&overrides[..], &["model.context_len=6", "train.gradient_checkpointing=true"]].concat();
+    assert_eq!(failed(&mut subject(&data, &short)), [""; 0]);
 }
 
 #[test]

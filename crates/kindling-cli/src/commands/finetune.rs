@@ -7,7 +7,8 @@ use kindling_infer::open;
 use kindling_runs::{Registry, Run, hash_file};
 use kindling_train::{Change, Forgetting, Training, finetune_config};
 
-use super::train::{New, begin, go_on};
+use super::preview::preview;
+use super::train::{New, begin, go_on, prepared};
 use crate::args::{Args, FinetuneArgs};
 use crate::failure::Advice;
 use crate::progress::{Progress, line};
@@ -33,6 +34,11 @@ pub(crate) fn run(args: &Args, finetune_args: &FinetuneArgs) -> anyhow::Result<E
         distillation: finetune_args.lwf.map(|weight| Distillation { weight, temperature: finetune_args.temperature }),
     };
     let config = config(&opened.run, base, finetune_args)?;
+    if let Some(n) = finetune_args.preview {
+        let (config, data) = prepared(config, args, &finetune_args.data_dir, &stop, &mut progress)?;
+        preview(&config, &data, n, args.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let new = New { name: finetune_args.name.as_deref(), data_dir: &finetune_args.data_dir, base: Some(&weights) };
     let (run, config, data) = begin(&registry, args, &new, config, &device, &stop, &mut progress)?;
     go_on(
@@ -47,7 +53,7 @@ pub(crate) fn run(args: &Args, finetune_args: &FinetuneArgs) -> anyhow::Result<E
 /// The base's configuration, with another text and what the options change.
 fn config(run: &Run, base: BaseConfig, args: &FinetuneArgs) -> anyhow::Result<RunConfig> {
     let mut config = finetune_config(run, base)?;
-    let mut overrides = corpus::data_overrides(&args.data, &args.validation_data, &args.reading)?;
+    let mut overrides = corpus::data_overrides(&args.data, &args.validation_data, &args.reading, &args.examples)?;
     overrides.extend(args.overrides.iter().cloned());
     let tuned = RunConfig::from_toml(&config.to_toml(), &format!("config of `{}`", run.name()), &overrides)?;
     config.model.dropout = tuned.model.dropout;

@@ -13,12 +13,13 @@ use kindling_runs::{DataRef, Ended, Manifest, MemorisedText, Registry, Run, Runs
 use kindling_tokenizer::Tokenizer;
 use kindling_train::{
     Listener, Outcome, Profile, RunLog, TrainEvent, Training, TrainingPrecision, check_disk, check_memory, check_resumable, document_token,
-    find_lr, fit_vocabulary, forgetting, judge, train,
+    find_lr, fit_vocabulary, forgetting, judge, sampler, train,
 };
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::finetune;
+use super::preview::{packing, preview};
 use crate::args::{Args, TrainArgs};
 use crate::failure::STOPPED;
 use crate::progress::{Progress, indent, line};
@@ -39,6 +40,11 @@ pub(crate) fn run(args: &Args, train_args: &TrainArgs) -> anyhow::Result<ExitCod
     }
     if train_args.find_lr {
         return find_rate(args, train_args, &device, &stop, &mut progress);
+    }
+    if let Some(n) = train_args.preview {
+        let (config, data) = prepared(config_of(train_args)?, args, &train_args.corpus.data_dir, &stop, &mut progress)?;
+        preview(&config, &data, n, args.json)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let (run, config, data) = match &train_args.resume {
         Some(name) => resume(&registry, name, args, train_args, &stop, &mut progress)?,
@@ -172,7 +178,7 @@ fn config_of(train_args: &TrainArgs) -> anyhow::Result<RunConfig> {
 }
 
 /// The data of a configuration, and what it leaves open filled in.
-fn prepared(
+pub(super) fn prepared(
     mut config: RunConfig,
     args: &Args,
     data_dir: &Path,
@@ -184,6 +190,9 @@ fn prepared(
     progress.clear();
     progress.shards(&data.manifest, &data.dir, data.reused);
     fit_vocabulary(&mut config, data.tokenizer.vocab_size())?;
+    if let Some(stats) = sampler(&config, &data)?.packing() {
+        line(args.quiet, &format!("packed     {}", packing(&stats, config.model.context_len)));
+    }
     prompt_ids(&data.tokenizer, &config.sample.prompt)?;
     document_token(&config, &data.tokenizer)?;
     if matches!(args.device.as_str(), "flex" | "ndarray") {

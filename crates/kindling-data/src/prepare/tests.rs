@@ -272,3 +272,115 @@ proptest! {
         prop_assert_eq!(written[0] + written[1], n_bytes);
     }
 }
+
+/// Rows of prompt and completion as a file of every format that has rows.
+fn examples(dir: &Path, rows: &[(String, String)]) -> Vec<PathBuf> {
+    use parquet::data_type::{ByteArray, ByteArrayType};
+    let json: String =
+        rows.iter().map(|(prompt, completion)| format!("{{\"prompt\":{prompt:?},\"completion\":{completion:?}}}\n")).collect();
+    let separated = |by: char, quote: &str| {
+        let line = |(prompt, completion): &(String, String)| format!("7{by}{quote}{prompt}{quote}{by}{quote}{completion}{quote}\n");
+        format!("id{by}prompt{by}completion\n{}", rows.iter().map(line).collect::<String>())
+    };
+    let schema = "message rows { required binary prompt (UTF8); required binary completion (UTF8); }";
+    let schema = std::sync::Arc::new(parquet::schema::parser::parse_message_type(schema).unwrap());
+    let mut parquet = Vec::new();
+    let mut writer = parquet::file::writer::SerializedFileWriter::new(&mut parquet, schema, std::sync::Arc::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    for column in [rows.iter().map(|row| &*row.0).collect::<Vec<_>>(), rows.iter().map(|row| &*row.1).collect()] {
+        let values: Vec<_> = column.into_iter().map(ByteArray::from).collect();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
+    let files = [("a.jsonl", json.clone()), ("a.csv", separated(',', "\"")), ("a.tsv", separated('\t', ""))];
+    let mut paths: Vec<_> = files.iter().map(|(name, text)| (dir.join(name), text.clone().into_bytes())).collect();
+    paths.push((dir.join("a.jsonl.zst"), zstd::encode_all(json.as_bytes(), 1).unwrap()));
+    paths.push((dir.join("a.parquet"), parquet));
+    paths.iter().for_each(|(path, bytes)| fs_err::write(path, bytes).unwrap());
+    paths.into_iter().map(|(path, _)| path).collect()
+}
+
+#[test]
+fn rows_of_every_format_are_the_same_examples() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: Vec<_> = (0..120).map(|i| (format!("What is {i} and größer {}? ", i % 7), format!("It is {}.", i * 3))).collect();
+    let overrides = ["data.examples={}", "data.order=epoch"];
+    let mut found = Vec::new();
+    for path in examples(dir.path(), &rows) {
+        // What a row is called by is its file and its place: the same texts have the same side in all.
+        let data = prepared(&config(&path, &overrides), &dir.path().join("data"), 1000, None).0.unwrap();
+        assert!(data.manifest.examples && data.manifest.version == EXAMPLES_VERSION);
+        let tokens = [&data.training, &data.validation].map(|split| split.read_marked(0..split.n_tokens()));
+        let texts: Vec<(String, String)> = tokens
+            .concat()
+            .chunk_by(|_, next| !next.begins())
+            .map(|example| {
+                let text = |is_learned| {
+                    let ids: Vec<u32> = example.iter().filter(|token| token.is_learned() == is_learned).map(|token| token.id()).collect();
+                    String::from_utf8(data.tokenizer.decode(&ids).unwrap()).unwrap()
+                };
+                (text(false), text(true))
+            })
+            .collect();
+        let end = |text: &str| format!("{text}<|endoftext|>");
+        let begin = |text: &str| format!("<|endoftext|>{text}");
+        let mut expected: Vec<_> = rows.iter().map(|(prompt, completion)| (begin(prompt), end(completion))).collect();
+        let mut sorted = texts;
+        sorted.sort();
+        expected.sort();
+        assert_eq!(sorted, expected, "{}", path.display());
+        found.push((data.manifest.tokenizer_hash.clone(), tokens));
+    }
+    assert!(found.iter().all(|data| *data == found[0]));
+}
+
+#[test]
+fn a_broken_shard_of_examples_is_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: Vec<_> = (0..300).map(|i| (format!("{i}? "), format!("{}!", i * i))).collect();
+    let path = examples(dir.path(), &rows).remove(0);
+    let (config, data_dir) = (config(&path, &["data.examples={}", "data.order=epoch"]), dir.path().join("data"));
+    let data = prepared(&config, &data_dir, 400, None).0.unwrap();
+    assert!(data.manifest.training.shards.len() > 3);
+    let before = files(&data.dir);
+    let shard = data.dir.join(&data.manifest.training.shards[2].file);
+    drop(data);
+    let mut bytes = fs_err::read(&shard).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs_err::write(&shard, bytes).unwrap();
+    let (data, said) = prepared(&config, &data_dir, 400, None);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(files(&data.unwrap().dir) == before);
+}
+
+#[test]
+fn rows_that_are_no_examples_are_placed() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = |name: &str, text: &str, overrides: &[&str]| {
+        let path = dir.path().join(name);
+        fs_err::write(&path, text).unwrap();
+        let overrides = [&["data.examples={}", "data.order=epoch"], overrides].concat();
+        let error = prepared(&config(&path, &overrides), &dir.path().join("data"), 1000, None).0.unwrap_err();
+        assert!(error.hint().is_some());
+        error.to_string().replace(&format!("{}/", dir.path().display()), "")
+    };
+    let good = "{\"prompt\":\"a\",\"completion\":\"b\"}\n{\"prompt\":\"c\",\"completion\":\"d\"}\n";
+    assert_eq!(error("a.jsonl", &format!("{good}{{\"prompt\":\"a\"}}\n"), &[]), "`a.jsonl`, line 3: no field `completion`, found `prompt`");
+    assert_eq!(error("b.csv", "question,completion\na,b\n", &[]), "`b.csv`, line 2: no field `prompt`, found `completion, question`");
+    assert_eq!(error("c.txt", good, &[]), "`c.txt` has no rows, and with `data.examples` each row is an example");
+    let expected = "the tokenizer has no end-of-text token, which examples begin and end with";
+    let vocabulary = dir.path().join("tokenizer.json");
+    Tokenizer::Char(CharVocab::from_characters(&Characters::default(), &[])).save(&vocabulary).unwrap();
+    let path = format!("tokenizer.path={:?}", vocabulary.display().to_string());
+    assert_eq!(error("d.jsonl", good, &["tokenizer.kind=file", &path]), expected);
+    let message = error("e.jsonl", good, &["data.examples.prompt=\"{% if %}\""]);
+    assert!(message.starts_with("`data.examples.prompt` is no template: "), "{message}");
+    // What is bad is left out where that is asked for.
+    let path = dir.path().join("a.jsonl");
+    let data =
+        prepared(&config(&path, &["data.examples={}", "data.order=epoch", "data.skip_bad=true"]), &dir.path().join("data"), 1000, None);
+    assert_eq!(data.0.unwrap().manifest.corpus.bad_rows_skipped, 1);
+}

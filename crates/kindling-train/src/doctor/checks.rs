@@ -1,6 +1,8 @@
 //! The checks, one function each. What is measured is zero, or small, where training is honest; why a bound is what it is stands
 //! beside it.
 
+use std::ops::Range;
+
 use kindling_data::Batch;
 use kindling_kernels::stream;
 use kindling_model::weights::HostTensor;
@@ -36,17 +38,32 @@ pub(super) fn fresh_loss<S: Subject>(subject: &mut S) -> Result<Finding, TrainEr
 /// Rows of two batches that are not a stretch of the training tokens, targets one place behind the ids.
 pub(super) fn next_tokens<S: Subject>(subject: &mut S) -> Result<Finding, TrainError> {
     let stretches = subject.training();
-    let is_read = |row: &Batch| {
-        let n = row.weights.iter().filter(|weight| **weight > 0.0).count();
-        let (ids, targets) = (&row.ids[..n], &row.targets[..n]);
-        // What counts is not behind what does not.
-        let in_front = row.weights[..n].iter().all(|weight| *weight > 0.0);
+    let is_read = |row: &Batch, places: Range<usize>| {
+        let n = row.weights[places.clone()].iter().rposition(|weight| *weight > 0.0).map_or(0, |last| last + 1);
+        let places = places.start..places.start + n;
+        let (ids, targets) = (&row.ids[places.clone()], &row.targets[places.clone()]);
+        // Of a text all counts. Of an example its end does, and behind it nothing.
+        let in_front = row.restart_positions || row.weights[places].iter().all(|weight| *weight > 0.0);
         let found = |stretch: &Vec<u32>| stretch.windows(n + 1).any(|tokens| tokens[..n] == *ids && tokens[1..] == *targets);
         n > 0 && in_front && stretches.iter().any(found)
     };
     let rows: Vec<_> = (0..2).map(|step| subject.batch_at(step)).flat_map(|batch| rows_of(&batch)).collect();
-    let wrong = rows.iter().filter(|row| !is_read(row)).count();
+    let wrong = rows.iter().filter(|row| !stretches_of(row).into_iter().all(|places| is_read(row, places))).count();
     Ok(Finding { measured: wrong as f64, bound: 0.0, figure: format!("{wrong} of {} rows are not as in the data", rows.len()) })
+}
+
+/// The places of a row that stand together in the data: all, or those of each example.
+fn stretches_of(row: &Batch) -> Vec<Range<usize>> {
+    let of_examples = row.document_starts.clone().filter(|_| row.restart_positions);
+    let starts = of_examples.unwrap_or_else(|| vec![0; row.row_len]);
+    let mut stretches: Vec<Range<usize>> = Vec::new();
+    for (place, start) in starts.iter().enumerate() {
+        match stretches.last_mut() {
+            Some(stretch) if stretch.start == *start as usize => stretch.end = place + 1,
+            _ => stretches.push(place..place + 1),
+        }
+    }
+    stretches
 }
 
 /// What of a row's outputs changes with one of its tokens.
@@ -273,14 +290,14 @@ pub(super) fn overfitting<S: Subject>(subject: &mut S) -> Result<Finding, TrainE
 
 pub(super) fn validation<S: Subject>(subject: &mut S) -> Result<Finding, TrainError> {
     let validation = subject.validate();
-    let mut times = vec![0u32; validation.n_tokens as usize];
+    let mut times = vec![0u32; validation.targets.last().map_or(0, |last| *last as usize + 1)];
     for (start, end) in validation.windows {
-        (start + 1..end).for_each(|place| times[place as usize] += 1);
+        (start + 1..end.min(times.len() as u64)).for_each(|place| times[place as usize] += 1);
     }
-    let targets = validation.n_tokens.saturating_sub(1);
-    let wrong = times.iter().skip(1).filter(|times| **times != 1).count() as u64;
-    let figure = format!("{} predictions of {targets} tokens; {wrong} are not predicted once", validation.counted);
-    Ok(Finding { measured: wrong.max(validation.counted.abs_diff(targets)) as f64, bound: 0.0, figure })
+    let n = validation.targets.len() as u64;
+    let wrong = validation.targets.iter().filter(|place| times[**place as usize] != 1).count() as u64;
+    let figure = format!("{} predictions of {n} tokens; {wrong} are not predicted once", validation.counted);
+    Ok(Finding { measured: wrong.max(validation.counted.abs_diff(n)) as f64, bound: 0.0, figure })
 }
 
 /// Gives the model weights with which every token has a say: with initial weights attention is all but uniform and hardly any
@@ -353,16 +370,18 @@ fn rows_of(batch: &Batch) -> Vec<Batch> {
     (0..batch.n_rows).map(|row| batch.rows(row, row + 1)).collect()
 }
 
-/// The first `n` tokens of a row, or all if it has no more.
+/// The first `n` tokens of a row, or all if it has no more. If none of them counts, all do.
 fn beginning(row: &Batch, n: usize) -> Batch {
     let n = n.min(row.row_len);
+    let counts = row.weights[..n].iter().any(|weight| *weight > 0.0);
     Batch {
         n_rows: 1,
         row_len: n,
         ids: row.ids[..n].to_vec(),
         targets: row.targets[..n].to_vec(),
-        weights: row.weights[..n].to_vec(),
+        weights: if counts { row.weights[..n].to_vec() } else { vec![1.0; n] },
         document_starts: row.document_starts.as_ref().map(|starts| starts[..n].to_vec()),
+        restart_positions: row.restart_positions,
     }
 }
 
@@ -375,5 +394,6 @@ fn batch_of(rows: &[Batch]) -> Batch {
         targets: rows.iter().flat_map(|row| row.targets.clone()).collect(),
         weights: rows.iter().flat_map(|row| row.weights.clone()).collect(),
         document_starts: rows.iter().map(|row| row.document_starts.clone()).collect::<Option<Vec<_>>>().map(|starts| starts.concat()),
+        restart_positions: rows[0].restart_positions,
     }
 }

@@ -6,8 +6,8 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
 use kindling_config::{Dropout, Precision, RunConfig, TrainConfig};
-use kindling_data::{Batch, BatchOptions, BatchSampler, Part, Prepared};
-use kindling_eval::score_tokens;
+use kindling_data::{Batch, BatchOptions, BatchSampler, MarkedToken, PackedRows, Part, Prepared};
+use kindling_eval::{score_batches, score_tokens};
 use kindling_kernels::LossTerms;
 use kindling_model::weights::{named_parameters, to_host};
 use kindling_model::{Gpt, Pass};
@@ -47,7 +47,11 @@ impl<'a> GptSubject<'a> {
         let document_token = document_token(config, &data.tokenizer)?;
         let sampler = |config: &RunConfig, parts: &[Part]| {
             let (context_len, batch_size, order) = (config.model.context_len, config.train.batch_size, config.data.order);
-            BatchSampler::new(parts, BatchOptions { context_len, batch_size, order, document_token }, config.seed)
+            let options = BatchOptions { context_len, batch_size, order, document_token };
+            match data.manifest.examples {
+                true => BatchSampler::of_examples(&data.training, parts, options, config.seed),
+                false => BatchSampler::new(parts, options, config.seed),
+            }
         };
         let mut parts = data.manifest.training.parts();
         // What is too short for the run is refused, although it may be long enough for the checks.
@@ -154,20 +158,39 @@ impl Subject for GptSubject<'_> {
     fn validate(&self) -> Validation {
         let split = &self.data.validation;
         let n_tokens = split.n_tokens().min(VALIDATION_TOKENS);
+        let model = self.model.valid();
+        if self.data.manifest.examples {
+            let rows = PackedRows::new(split, 0..n_tokens, self.config.model.context_len);
+            let score = score_batches(&model, &self.data.tokenizer, rows.n_rows(), rows.batches(split, ROWS), &mut |_, _| {});
+            let windows = rows.examples().map(|example| (example.start, example.end)).collect();
+            let targets = learned(&split.read_marked(0..n_tokens), self.config.model.context_len);
+            return Validation { targets, windows, counted: score.nll.tokens };
+        }
         let windows = RefCell::new(Vec::new());
         let read = |start, end| {
             windows.borrow_mut().push((start, end));
             split.read(start, end)
         };
-        let nll = score_tokens(&self.model.valid(), &self.data.tokenizer, n_tokens, self.document_token, read, &mut |_, _| {}).nll;
-        Validation { n_tokens, windows: windows.take(), counted: nll.tokens }
+        let nll = score_tokens(&model, &self.data.tokenizer, n_tokens, self.document_token, read, &mut |_, _| {}).nll;
+        Validation { targets: (1..n_tokens).collect(), windows: windows.take(), counted: nll.tokens }
     }
+}
+
+/// Places of the learned tokens of examples; of one that is longer than a row, of those that fit one from its end.
+fn learned(tokens: &[MarkedToken], context_len: usize) -> Vec<u64> {
+    let begins = |place: &usize| *place == tokens.len() || tokens[*place].begins();
+    let is_target = |place: &usize| {
+        let end = (place + 1..=tokens.len()).find(begins).unwrap_or(tokens.len());
+        tokens[*place].is_learned() && end - place <= context_len
+    };
+    (0..tokens.len()).filter(is_target).map(|place| place as u64).collect()
 }
 
 /// A forward pass without dropout, with the loss of training.
 fn pass(batch: &Batch, config: &TrainConfig) -> Pass {
     Pass {
         document_starts: batch.document_starts.as_deref().map(Into::into),
+        restart_positions: batch.restart_positions,
         terms: LossTerms { label_smoothing: config.label_smoothing, z_loss: config.z_loss },
         ..Pass::default()
     }

@@ -1,0 +1,32 @@
+//! Data whose rows are examples of what is to be said, in place of text that is to be learned whole.
+
+use serde::{Deserialize, Serialize};
+
+/// How a row becomes an example: a prompt, which is given, and a completion, which is learned. The fields are templates of Jinja; their
+/// variables are the fields of the row.
+///
+/// A row with a field `messages` is a chat instead: a list of messages with a `role` and a `content` each, of which those of the
+/// role `assistant` are learned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExamplesConfig {
+    /// What is given.
+    pub prompt: String,
+    /// What is learned, and behind it the end-of-text token.
+    pub completion: String,
+    /// What each message of a chat begins with, of its `role`. It is not learned.
+    pub message_begins: String,
+    /// What each message that is not the assistant's ends with, of its `role`; the assistant's end with the end-of-text token.
+    pub message_ends: String,
+}
+
+impl Default for ExamplesConfig {
+    fn default() -> Self {
+        Self {
+            prompt: "{{ prompt }}".into(),
+            completion: "{{ completion }}".into(),
+            message_begins: "{{ role }}:\n".into(),
+            message_ends: "\n\n".into(),
+        }
+    }
+}

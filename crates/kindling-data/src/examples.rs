@@ -1,0 +1,263 @@
+//! Rows to examples, and examples to tokens that say which of them are learned. Reads no files, and makes no batches.
+//!
+//! On its way through a corpus an example is a document whose text is a list of JSON: pairs of a text and whether it is learned. Its
+//! hash, which decides on its side and finds repeats, is thus that of what comes of the templates.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use kindling_config::ExamplesConfig;
+use kindling_tokenizer::{Tokenizer, TokenizerError};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use serde_json::{Map, Value};
+
+use crate::DataError;
+
+/// The field that makes a row a chat.
+const MESSAGES: &str = "messages";
+/// The role whose messages are learned.
+const ASSISTANT: &str = "assistant";
+/// Instructions of the template engine that a template may take for a row.
+const FUEL: u64 = 100_000;
+
+/// A stretch of an example's text, and whether it is learned.
+type Segment<'t> = (Cow<'t, str>, bool);
+
+/// The templates of a configuration, compiled.
+pub(crate) struct Templates<'c>(Environment<'c>);
+
+impl<'c> Templates<'c> {
+    /// # Errors
+    /// [`DataError::Template`] names the key of one that is no template.
+    pub(crate) fn new(config: &'c ExamplesConfig) -> Result<Self, DataError> {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build().expect("the syntax is the usual one");
+        environment.set_syntax(syntax);
+        environment.set_fuel(Some(FUEL));
+        let ExamplesConfig { prompt, completion, message_begins, message_ends } = config;
+        for (key, source) in
+            [("prompt", prompt), ("completion", completion), ("message_begins", message_begins), ("message_ends", message_ends)]
+        {
+            environment.add_template(key, source).map_err(|error| DataError::Template { key, message: told(&error) })?;
+        }
+        Ok(Self(environment))
+    }
+
+    /// The text of the document that a row is, or what is wrong with the row.
+    pub(crate) fn document(&self, row: &Map<String, Value>) -> Result<String, String> {
+        let segments = match row.get(MESSAGES) {
+            Some(messages) => self.chat(messages)?,
+            None => {
+                let (prompt, completion) = (self.render("prompt", row)?, self.render("completion", row)?);
+                if completion.is_empty() {
+                    return Err("the completion is empty".into());
+                }
+                vec![(prompt.into(), false), (completion.into(), true)]
+            }
+        };
+        Ok(serde_json::to_string(&segments).expect("plain data serialises"))
+    }
+
+    fn chat(&self, messages: &Value) -> Result<Vec<Segment<'static>>, String> {
+        let is_no_chat = || format!("field `{MESSAGES}` is {}, expected a list of messages with a `role` and a `content`", shown(messages));
+        let mut segments = Vec::new();
+        let mut given = String::new();
+        for (number, message) in messages.as_array().ok_or_else(is_no_chat)?.iter().enumerate() {
+            let text = |key: &str| {
+                let found = || format!("`{key}` of message {} is {}, expected a text", number + 1, shown(&message[key]));
+                message[key].as_str().ok_or_else(found)
+            };
+            let (role, content) = (text("role")?, text("content")?);
+            let role_alone = Map::from_iter([("role".to_owned(), Value::from(role))]);
+            given += &self.render("message_begins", &role_alone)?;
+            if role == ASSISTANT && !content.is_empty() {
+                segments.push((std::mem::take(&mut given).into(), false));
+                segments.push((content.to_owned().into(), true));
+            } else {
+                given += content;
+                given += &self.render("message_ends", &role_alone)?;
+            }
+        }
+        // What follows the last answer teaches nothing.
+        if segments.is_empty() { Err(format!("no message of the role `{ASSISTANT}` that says something")) } else { Ok(segments) }
+    }
+
+    fn render(&self, key: &str, row: &Map<String, Value>) -> Result<String, String> {
+        let template = self.0.get_template(key).map_err(|error| told(&error))?;
+        let used = || template.undeclared_variables(false).into_iter().collect::<BTreeSet<_>>();
+        if let Some(null) = used().into_iter().find(|name| row.get(name).is_some_and(Value::is_null)) {
+            return Err(format!("field `{null}` is `null`, expected a text"));
+        }
+        template.render(Serde(row)).map_err(|error| match used().into_iter().find(|name| !row.contains_key(name)) {
+            Some(missing) if error.kind() == ErrorKind::UndefinedError => {
+                let names = row.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+                format!("no field `{missing}`, found `{names}`")
+            }
+            _ => format!("`data.examples.{key}` cannot be filled: {}", told(&error)),
+        })
+    }
+}
+
+/// The texts of an example, whatever is learned of it.
+pub(crate) fn texts(document: &str) -> Vec<String> {
+    segments(document).into_iter().map(|(text, _)| text.into_owned()).collect()
+}
+
+/// A document as [`Templates::document`] has written it.
+fn segments(document: &str) -> Vec<Segment<'_>> {
+    serde_json::from_str(document).expect("the document is one that templates have made")
+}
+
+/// The tokens of an example: the end-of-text token, its texts, each encoded by itself as it is when text is generated, and the
+/// end-of-text token again behind each that is learned, which is then learned too.
+///
+/// # Errors
+/// Text that the vocabulary cannot express.
+///
+/// # Panics
+/// If the vocabulary has no end-of-text token.
+pub(crate) fn encode_example(tokenizer: &Tokenizer, document: &str) -> Result<Vec<MarkedToken>, TokenizerError> {
+    let end_of_text = tokenizer.end_of_text().expect("looked for before anything is encoded");
+    let mut tokens = vec![MarkedToken::new(end_of_text, true, false)];
+    for (text, is_learned) in segments(document) {
+        let end = is_learned.then_some(end_of_text);
+        tokens.extend(tokenizer.encode(&text)?.into_iter().chain(end).map(|id| MarkedToken::new(id, false, is_learned)));
+    }
+    Ok(tokens)
+}
+
+/// A token as it stands in a shard of examples: an id, behind it whether an example begins, and whether it is learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarkedToken(pub(crate) u32);
+
+impl MarkedToken {
+    const LEARNED: u32 = 1;
+    const BEGINS: u32 = 2;
+    const MARK_BITS: u32 = 2;
+
+    pub(crate) fn new(id: u32, begins: bool, is_learned: bool) -> Self {
+        let mark = |is_set: bool, mark: u32| if is_set { mark } else { 0 };
+        Self((id << Self::MARK_BITS) | mark(begins, Self::BEGINS) | mark(is_learned, Self::LEARNED))
+    }
+
+    /// Its id.
+    pub fn id(self) -> u32 {
+        self.0 >> Self::MARK_BITS
+    }
+
+    /// Whether an example begins with it.
+    pub fn begins(self) -> bool {
+        self.0 & Self::BEGINS != 0
+    }
+
+    /// Whether it is learned.
+    pub fn is_learned(self) -> bool {
+        self.0 & Self::LEARNED != 0
+    }
+
+    /// How many there are for so many ids.
+    pub(crate) fn count(vocab_size: usize) -> usize {
+        vocab_size << Self::MARK_BITS
+    }
+}
+
+/// What the engine says, in a line.
+fn told(error: &minijinja::Error) -> String {
+    match (error.detail(), error.line()) {
+        (Some(detail), Some(line)) if line > 1 => format!("{detail}, in its line {line}"),
+        (Some(detail), _) => detail.to_owned(),
+        (None, _) => error.kind().to_string(),
+    }
+}
+
+/// A value as a message shows it.
+fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(60) {
+        _ if value.is_null() => "missing".into(),
+        Some((cut, _)) => format!("`{}…`", &text[..cut]),
+        None => format!("`{text}`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+    use super::*;
+
+    fn document(config: &ExamplesConfig, row: &str) -> Result<Vec<(String, bool)>, String> {
+        let document = Templates::new(config).unwrap().document(&serde_json::from_str(row).unwrap())?;
+        Ok(serde_json::from_str(&document).unwrap())
+    }
+
+    fn pairs(expected: &[(&str, bool)]) -> Vec<(String, bool)> {
+        expected.iter().map(|(text, is_learned)| ((*text).to_owned(), *is_learned)).collect()
+    }
+
+    #[test]
+    fn a_row_is_prompt_and_completion() {
+        let config = ExamplesConfig::default();
+        let of = |row| document(&config, row);
+        assert_eq!(of(r#"{"prompt":"1+1=","completion":"2\n","id":7}"#).unwrap(), pairs(&[("1+1=", false), ("2\n", true)]));
+        assert_eq!(of(r#"{"prompt":"","completion":2}"#).unwrap(), pairs(&[("", false), ("2", true)]));
+        assert_eq!(of(r#"{"prompt":"a","text":"b"}"#).unwrap_err(), "no field `completion`, found `prompt, text`");
+        assert_eq!(of(r#"{"prompt":null,"completion":"b"}"#).unwrap_err(), "field `prompt` is `null`, expected a text");
+        assert_eq!(of(r#"{"prompt":"a","completion":""}"#).unwrap_err(), "the completion is empty");
+    }
+
+    #[test]
+    fn templates_say_how() {
+        let config = ExamplesConfig {
+            prompt: "Q: {{ q }}\nA:\n".into(),
+            completion: "{% if right %}yes{% else %}no{% endif %}".into(),
+            ..ExamplesConfig::default()
+        };
+        let of = |row| document(&config, row);
+        assert_eq!(of(r#"{"q":"<i>?","right":true}"#).unwrap(), pairs(&[("Q: <i>?\nA:\n", false), ("yes", true)]));
+        assert_eq!(of(r#"{"q":"?"}"#).unwrap_err(), "no field `right`, found `q`");
+        let broken = ExamplesConfig { completion: "{{ a".into(), ..ExamplesConfig::default() };
+        let error = Templates::new(&broken).err().unwrap().to_string();
+        assert!(error.starts_with("`data.examples.completion` is no template: "), "{error}");
+        let endless = ExamplesConfig { prompt: "{% for i in range(99999) %}{{ i }}{% endfor %}".into(), ..ExamplesConfig::default() };
+        let error = document(&endless, r#"{"completion":"a"}"#).unwrap_err();
+        assert!(error.starts_with("`data.examples.prompt` cannot be filled: "), "{error}");
+    }
+
+    #[test]
+    fn of_a_chat_the_assistant_is_learned() {
+        let config = ExamplesConfig::default();
+        let of = |messages: &str| document(&config, &format!("{{\"messages\":{messages}}}"));
+        let user = r#"{"role":"user","content":"Hi"}"#;
+        let assistant = r#"{"role":"assistant","content":"Hello."}"#;
+        assert_eq!(
+            of(&format!("[{{\"role\":\"system\",\"content\":\"Be kind.\"}},{user},{assistant},{user},{assistant},{user}]")).unwrap(),
+            pairs(&[
+                ("system:\nBe kind.\n\nuser:\nHi\n\nassistant:\n", false),
+                ("Hello.", true),
+                ("user:\nHi\n\nassistant:\n", false),
+                ("Hello.", true)
+            ])
+        );
+        assert_eq!(of(&format!("[{user}]")).unwrap_err(), "no message of the role `assistant` that says something");
+        assert_eq!(of(r#"[{"role":"assistant","content":5}]"#).unwrap_err(), "`content` of message 1 is `5`, expected a text");
+        assert_eq!(of(&format!("[{user},{{\"content\":\"a\"}}]")).unwrap_err(), "`role` of message 2 is missing, expected a text");
+        assert!(of("\"Hi\"").unwrap_err().starts_with("field `messages` is `\"Hi\"`, expected a list"));
+    }
+
+    #[test]
+    fn what_is_learned_ends_with_the_end_of_the_text() {
+        let tokenizer = Tokenizer::open("gpt2").unwrap();
+        let document = r#"[["Say it: ",false],["it",true],[" Again: ",false],["it!",true]]"#;
+        let tokens = encode_example(&tokenizer, document).unwrap();
+        let end = tokenizer.end_of_text().unwrap();
+        let of = |text: &str| tokenizer.encode(text).unwrap();
+        let expected = [vec![end], of("Say it: "), of("it"), vec![end], of(" Again: "), of("it!"), vec![end]];
+        assert_eq!(tokens.iter().map(|token| token.id()).collect::<Vec<_>>(), expected.concat());
+        let learned = [0, 0, 1, 1, 0, 1, 1].into_iter().zip(&expected).flat_map(|(mark, ids)| vec![mark == 1; ids.len()]);
+        assert!(tokens.iter().map(|token| token.is_learned()).eq(learned));
+        assert!(tokens.iter().enumerate().all(|(place, token)| token.begins() == (place == 0)));
+    }
+}

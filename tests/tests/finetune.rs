@@ -96,6 +96,12 @@ fn of_examples_the_completion_is_learned() {
     let (before, after) = change(&value, "new");
     // Three answers, which follow from the question: what is asked could not be foretold so well.
     assert!(before > 2.0 && after < 0.2, "{before} to {after}");
+    // The sample asks what an example asks.
+    let (sample, config) = (value["sample"].as_str().expect("a text"), lab.read("runs/asked/config.toml"));
+    assert!(
+        sample.contains("? ") && config.contains(&format!("prompt = {:?}", sample.split_inclusive('?').next().expect("a question"))),
+        "{sample}: {config}"
+    );
     for (question, answer) in [("who past a?", " she"), ("where the river?", " home"), ("when slowly stone?", " now")] {
         let said = lab.run(&format!("generate asked --prompt '{question}' --temperature 0 --quiet")).ok();
         assert_eq!(said.out.trim_end_matches('\n'), format!("{question}{answer}"), "it answers and stops");

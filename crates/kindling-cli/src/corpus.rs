@@ -49,7 +49,8 @@ pub(crate) fn data_overrides(
         overrides.push(format!("data.text_field={}", serde_json::to_string(field)?));
     }
     if examples.examples {
-        overrides.extend(["data.examples={}", "data.order=epoch"].map(str::to_owned));
+        // The config's prompt is for its own text.
+        overrides.extend(["data.examples={}", "data.order=epoch", "sample.prompt=\"\""].map(str::to_owned));
         for (key, template) in [("prompt", &examples.prompt_template), ("completion", &examples.completion_template)] {
             if let Some(template) = template {
                 overrides.push(format!("data.examples.{key}={}", serde_json::to_string(template)?));

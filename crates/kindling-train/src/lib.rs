@@ -38,7 +38,7 @@ pub use memory::{check_memory, peak_memory_bytes, resident_memory_bytes};
 pub use optimizer::{NotFinite, Optimizer};
 pub use peak::{matmul_peak, mfu};
 pub use precision::TrainingPrecision;
-pub use pretrain::{Outcome, Training, document_token, fit_vocabulary, sampler, train};
+pub use pretrain::{Outcome, Training, document_token, fit_prompt, fit_vocabulary, sampler, train};
 pub use profile::Profile;
 pub use resume::check_resumable;
 pub use run_log::RunLog;

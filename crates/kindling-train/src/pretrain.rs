@@ -76,6 +76,18 @@ pub fn fit_vocabulary(config: &mut RunConfig, tokenizer: usize) -> Result<(), Tr
     Ok(())
 }
 
+/// Where rows are examples and the config has no prompt for samples, they begin with that of the first example that validates.
+pub fn fit_prompt(config: &mut RunConfig, data: &Prepared) {
+    const MOST_TOKENS: u64 = 1 << 16;
+    if !data.manifest.examples || !config.sample.prompt.is_empty() {
+        return;
+    }
+    let tokens = data.validation.read_marked(0..data.validation.n_tokens().min(MOST_TOKENS));
+    // The end-of-text token is before every prompt.
+    let given: Vec<u32> = tokens.iter().take_while(|token| !token.is_learned()).skip(1).map(|token| token.id()).collect();
+    config.sample.prompt = String::from_utf8_lossy(&data.tokenizer.decode(&given).unwrap_or_default()).into_owned();
+}
+
 /// The token that tells documents apart, if the run masks by document.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use kindling_runs::{DataRef, Ended, Manifest, MemorisedText, Registry, Run, Runs
 use kindling_tokenizer::Tokenizer;
 use kindling_train::{
     Listener, Outcome, Profile, RunLog, TrainEvent, Training, TrainingPrecision, check_disk, check_memory, check_resumable, document_token,
-    find_lr, fit_vocabulary, forgetting, judge, sampler, train,
+    find_lr, fit_prompt, fit_vocabulary, forgetting, judge, sampler, train,
 };
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_128;
@@ -190,6 +190,7 @@ pub(super) fn prepared(
     progress.clear();
     progress.shards(&data.manifest, &data.dir, data.reused);
     fit_vocabulary(&mut config, data.tokenizer.vocab_size())?;
+    fit_prompt(&mut config, &data);
     if let Some(stats) = sampler(&config, &data)?.packing() {
         line(args.quiet, &format!("packed     {}", packing(&stats, config.model.context_len)));
     }

@@ -73,7 +73,7 @@ mod fused {
     use burn::backend::{Autodiff, Backend, Dispatch, Flex, Shape, TensorMetadata, backend_extension};
     use burn::tensor::{Int, Tensor, TensorData};
 
-    use crate::cpu::cross_entropy::{Targets, linear, linear_rows};
+    use crate::cpu::cross_entropy::{Targets, Wanted, linear, linear_rows};
     use crate::flex::{contiguous, ids, isa, make, matrix, owned, register, scale, values};
     use crate::{LossTerms, Precision};
 
@@ -123,7 +123,7 @@ mod fused {
         ) -> FlexTensor {
             let (x, table, weights, ids) = (contiguous(x), contiguous(table), contiguous(weights), ids(targets));
             let targets = Targets { ids: &ids, weights: values(&weights), terms };
-            let (nats, _) = linear(isa(), precision, matrix(&x), matrix(&table), targets, false);
+            let (nats, _) = linear(isa(), precision, matrix(&x), matrix(&table), targets, Wanted::Loss);
             make(vec![nats as f32], Shape::new([1]))
         }
     }
@@ -132,14 +132,16 @@ mod fused {
     struct Step;
 
     impl Backward<Flex, 2> for Step {
-        /// The gradients of x and of the table if the sum's is 1: the forward pass has everything at hand for them.
-        type State = [FlexTensor; 2];
+        /// The gradients of x and of the table, unless it is frozen, if the sum's is 1: the forward pass has everything at hand for them.
+        type State = (FlexTensor, Option<FlexTensor>);
 
         fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
             let factor = values(&contiguous(grads.consume::<Flex>(&ops.node)))[0];
-            let ids = ops.parents.map(|parent| parent.map(|parent| parent.id));
-            for (id, gradient) in ids.into_iter().zip(ops.state) {
-                register(grads, id, || scale(owned(gradient), factor));
+            let [x_id, table_id] = ops.parents.map(|parent| parent.map(|parent| parent.id));
+            let (d_x, d_table) = ops.state;
+            register(grads, x_id, || scale(owned(d_x), factor));
+            if let Some(d_table) = d_table {
+                register(grads, table_id, || scale(owned(d_table), factor));
             }
         }
     }
@@ -153,17 +155,18 @@ mod fused {
             terms: LossTerms,
             precision: Precision,
         ) -> FloatTensor<Self> {
+            let wanted = if table.is_tracked() { Wanted::XAndTable } else { Wanted::X };
             let ((x, x_node), (table, table_node)) = (x.into_parts(), table.into_parts());
             let (x, table, weights, ids) = (contiguous(x), contiguous(table), contiguous(weights.into_primitive()), ids(targets));
             let targets = Targets { ids: &ids, weights: values(&weights), terms };
             let sum = |nats: f64| make(vec![nats as f32], Shape::new([1]));
             match Step.prepare::<C>([x_node, table_node]).compute_bound().stateful() {
                 OpsKind::Tracked(step) => {
-                    let (nats, gradients) = linear(isa(), precision, matrix(&x), matrix(&table), targets, true);
+                    let (nats, gradients) = linear(isa(), precision, matrix(&x), matrix(&table), targets, wanted);
                     let (d_x, d_table) = gradients.expect("asked for");
-                    step.finish([make(d_x, x.shape()), make(d_table, table.shape())], sum(nats))
+                    step.finish((make(d_x, x.shape()), d_table.map(|d_table| make(d_table, table.shape()))), sum(nats))
                 }
-                OpsKind::UnTracked(step) => step.finish(sum(linear(isa(), precision, matrix(&x), matrix(&table), targets, false).0)),
+                OpsKind::UnTracked(step) => step.finish(sum(linear(isa(), precision, matrix(&x), matrix(&table), targets, Wanted::Loss).0)),
             }
         }
     }

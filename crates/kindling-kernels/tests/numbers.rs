@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use kindling_kernels::cpu::cross_entropy::{Targets, Wanted, linear as cross_entropy_of_rows};
 use kindling_kernels::cpu::matmul::{Matrix, Nothing, matmul, matmul_add};
 use kindling_kernels::{
-    Dropout, Form, Isa, LossTerms, Mask, Precision, adamw, adamw_step, causal_attention, gelu_linear, layer_norm, linear_cross_entropy,
-    stream, sum_of_squares, with_form,
+    Dropout, Form, Isa, LossTerms, Mask, Precision, adamw, adamw_step, causal_attention, gelu_linear, layer_norm, linear,
+    linear_cross_entropy, stream, sum_of_squares, with_form,
 };
 use proptest::prelude::*;
 
@@ -210,4 +211,40 @@ fn the_z_loss_is_the_square_of_ln_z() {
         let expected = 3.0 * (ln_z + 0.1 * ln_z * ln_z);
         assert!((nats.into_scalar::<f32>() - expected).abs() < 1e-4);
     }
+}
+
+#[test]
+fn a_frozen_weight_gets_no_gradient_and_changes_no_other() {
+    let device = Device::flex().autodiff();
+    let matrix = |n: usize, m: usize, salt: usize| {
+        let values = (0..n * m).map(|i| ((i * 37 + salt * 11) % 101) as f32 / 50.0 - 1.0).collect::<Vec<_>>();
+        Tensor::<2>::from_data(TensorData::new(values, [n, m]), &device)
+    };
+    let loss_of = |x: Tensor<2>, table: Tensor<2>| {
+        let (targets, weights) = (Tensor::from_data([0, 5, 2], &device), Tensor::ones([3], &device));
+        linear_cross_entropy(x, table, targets, weights, LossTerms { label_smoothing: 0.1, z_loss: 0.01 }, Precision::F32)
+    };
+    type Operation<'a> = &'a dyn Fn(Tensor<2>, Tensor<2>) -> Tensor<1>;
+    let operations: [(&str, [usize; 2], Operation<'_>); 3] = [
+        ("linear", [8, 6], &|x, w| linear(x, w, None, Precision::F32).square().sum()),
+        ("gelu_linear", [8, 6], &|x, w| gelu_linear(x, w, None, Precision::F32).square().sum()),
+        ("cross-entropy", [6, 8], &loss_of),
+    ];
+    for form in [Form::Composed, Form::Fused(Isa::detect())] {
+        for (name, [n, m], operation) in operations {
+            let gradients = |is_frozen: bool| {
+                let (x, w) = (matrix(3, 8, 1).require_grad(), matrix(n, m, 2).set_require_grad(!is_frozen));
+                let grads = with_form(form, || operation(x.clone(), w.clone()).backward());
+                (x.grad(&grads).unwrap().into_data(), w.grad(&grads))
+            };
+            let ((d_x, d_w), (d_x_alone, frozen)) = (gradients(false), gradients(true));
+            assert!(d_w.is_some() && frozen.is_none(), "{name}");
+            assert_eq!(d_x, d_x_alone, "{name}");
+        }
+    }
+    // Asked for no gradient of the table, none is computed.
+    let (x, table, targets) = ([0.5f32; 6], [0.25f32; 8], Targets { ids: &[0, 1, 2], weights: &[1.0; 3], terms: LossTerms::default() });
+    let (x, table) = (Matrix::new(&x, 3, 2), Matrix::new(&table, 4, 2));
+    let (_, gradients) = cross_entropy_of_rows(Isa::detect(), Precision::F32, x, table, targets, Wanted::X);
+    assert!(gradients.is_some_and(|(d_x, d_table)| d_x.len() == 6 && d_table.is_none()));
 }

@@ -40,10 +40,21 @@ impl Targets<'_> {
 /// Logits that exist at once at most: 256 MiB.
 pub const LOGITS_AT_ONCE: usize = 1 << 26;
 
-/// Gradients of x `[N, C]` and of the table `[V, C]`.
-pub type Gradients = (Vec<f32>, Vec<f32>);
+/// Which gradients of a cross-entropy are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// None: the loss alone.
+    Loss,
+    /// That of x: the table is frozen.
+    X,
+    /// Those of x and of the table.
+    XAndTable,
+}
 
-/// The sum over rows of weight × loss of `softmax(x·tableᵀ)` in nats, and, if asked for, its gradients: `x`
+/// Gradients of x `[N, C]` and, where it is asked for, of the table `[V, C]`.
+pub type Gradients = (Vec<f32>, Option<Vec<f32>>);
+
+/// The sum over rows of weight × loss of `softmax(x·tableᵀ)` in nats, and the gradients that are asked for: `x`
 /// `[N, C]`, `table` `[V, C]`.
 ///
 /// # Panics
@@ -54,8 +65,9 @@ pub fn linear(
     x: Matrix<'_>,
     table: Matrix<'_>,
     targets: Targets<'_>,
-    gradients: bool,
+    wanted: Wanted,
 ) -> (f64, Option<Gradients>) {
+    let gradients = wanted != Wanted::Loss;
     let mut nats = 0.0;
     let mut d_x = Vec::with_capacity(if gradients { x.rows() * x.cols() } else { 0 });
     let mut d_table: Option<Vec<f32>> = None;
@@ -72,12 +84,16 @@ pub fn linear(
                 d_x.extend_from_slice(&part)
             }
             match &mut d_table {
+                _ if wanted == Wanted::X => {}
                 Some(sum) => matmul_add(isa, precision, logits.transposed(), x, sum),
                 None => d_table = Some(matmul(isa, precision, logits.transposed(), x, Nothing, &Nothing)),
             }
         }
     }
-    (nats, gradients.then(|| (d_x, d_table.unwrap_or_else(|| vec![0.0; table.rows() * table.cols()]))))
+    if wanted == Wanted::XAndTable && d_table.is_none() {
+        d_table = Some(vec![0.0; table.rows() * table.cols()]);
+    }
+    (nats, gradients.then_some((d_x, d_table)))
 }
 
 /// The cross-entropy of each row in nats, and the likeliest id in place of its target.

@@ -14,6 +14,7 @@
 mod clean;
 mod error;
 mod examples;
+mod lora;
 mod model;
 mod run;
 mod seed;
@@ -23,6 +24,7 @@ mod train;
 pub use clean::{CleanConfig, Dedup, Redaction};
 pub use error::ConfigError;
 pub use examples::ExamplesConfig;
+pub use lora::{LoraConfig, LoraTarget};
 pub use model::{Dropout, ModelConfig};
 pub use run::{
     BaseConfig, DataConfig, Distillation, Order, RunConfig, SamplingConfig, SourceConfig, Split, TokenizerConfig, TokenizerKind,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::model::check_size;
-use crate::{CleanConfig, ConfigError, ExamplesConfig, ModelConfig, Seed, TrainConfig, toml_text};
+use crate::{CleanConfig, ConfigError, ExamplesConfig, LoraConfig, ModelConfig, Seed, TrainConfig, toml_text};
 
 /// A whole run: what is read, what is built, how it is trained, how it is sampled from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub struct BaseConfig {
     /// Hold on to what the base says; nothing does by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distillation: Option<Distillation>,
+    /// Train low-rank adapters beside the weights, which stay as they are; by default all weights are trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
 }
 
 /// Learning without Forgetting (Li and Hoiem, arXiv:1606.09282): the loss has, beside the targets', the divergence from what the
@@ -235,6 +238,16 @@ impl RunConfig {
         settings
     }
 
+    /// The adapters that are trained in place of all weights, if any are.
+    pub fn lora(&self) -> Option<&LoraConfig> {
+        self.base.as_ref()?.lora.as_ref()
+    }
+
+    /// Parameters that are trained, with the head tied to the token embedding.
+    pub fn n_trained(&self) -> usize {
+        self.lora().map_or_else(|| self.model.n_params(), |lora| lora.n_params(&self.model))
+    }
+
     /// Checks every value that can be checked without data.
     ///
     /// # Errors
@@ -254,6 +267,9 @@ impl RunConfig {
             if !(value > 0.0 && value.is_finite()) {
                 return Err(invalid(key, value.to_string(), "a number above 0"));
             }
+        }
+        if let Some(lora) = self.lora() {
+            lora.validate(&self.model)?;
         }
         self.sample.validate()
     }

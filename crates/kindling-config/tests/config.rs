@@ -172,4 +172,25 @@ fn impossible_values_are_said_with_what_would_be_right() {
         "`data.clean.near_similarity` is 1.5, expected above 0 and at most 1",
         Some("change it in the config, or pass `--set data.clean.near_similarity=VALUE`"),
     );
+    let lora = |text: &str| format!("base={{run=\"old\",weights_hash=\"00\",lora={text}}}");
+    check(
+        &["model.d_ff=100", &lora("{rank=101,alpha=32,targets=[\"qkv\"]}")],
+        "`base.lora.rank` is 101, expected a whole number from 1 to 100, the shorter side of the model's matrices",
+        Some("8 or 16 is usual; to train all weights, leave adapters out"),
+    );
+    check(
+        &[&lora("{rank=8,alpha=-1,targets=[\"qkv\"]}")],
+        "`base.lora.alpha` is -1, expected a number above 0",
+        Some("32 is usual, whatever the rank is"),
+    );
+    check(
+        &[&lora("{rank=8,alpha=32,targets=[]}")],
+        "`base.lora.targets` is empty, expected some of `qkv`, `proj`, `up`, `down`",
+        Some("all four learn most for their size"),
+    );
+    check(
+        &[&lora("{rank=8,alpha=32,targets=[\"up\",\"qkv\",\"up\"]}")],
+        "`base.lora.targets` is `up` twice, expected each of `qkv`, `proj`, `up`, `down` once at most",
+        Some("leave one of the two out"),
+    );
 }

@@ -26,14 +26,26 @@ pub enum ModelError {
         message: String,
     },
     /// Not written by Kindling, or by another version.
-    #[error("`{}` has {} for `kindling` in its metadata, expected version {expected}", path.display(), .found.as_deref().unwrap_or("nothing"))]
+    #[error("`{}` has {} for `{key}` in its metadata, expected version {expected}", path.display(), .found.as_deref().unwrap_or("nothing"))]
     Version {
         /// The file.
         path: PathBuf,
+        /// `kindling` in files of weights, `kindling-adapter` in those of adapters.
+        key: &'static str,
         /// The version found.
         found: Option<String>,
         /// The version that this program reads.
         expected: &'static str,
+    },
+    /// An adapter for other weights.
+    #[error("the adapter `{}` was trained on weights with the hash {found}, expected those of this base, {expected}", path.display())]
+    Base {
+        /// The file.
+        path: PathBuf,
+        /// Hash of the weights that it was trained on.
+        found: String,
+        /// Hash of the weights that it was to stand beside.
+        expected: String,
     },
     /// A tensor is missing, is unknown, or has another shape or type.
     #[error("`{}`: tensor `{name}` is {found}, expected {expected}", path.display())]
@@ -57,6 +69,7 @@ impl ModelError {
             Self::Format { .. } => {
                 Some("the file is damaged; restore it, or delete its checkpoint's folder, so that the one before is used".into())
             }
+            Self::Base { .. } => Some("an adapter fits the weights that it was trained on alone; name the run that they are from".into()),
             Self::Version { .. } => Some("it was written by another program or version; use that one".into()),
             Self::Tensor { .. } => Some("the weights belong to a model of another shape; use the config saved in the same run".into()),
         }

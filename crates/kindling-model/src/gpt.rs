@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::{Embedding, LayerNorm, Linear};
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use kindling_config::{Distillation, ModelConfig, Seed};
+use kindling_config::{Distillation, LoraTarget, ModelConfig, Seed};
 use kindling_kernels::{
     Dropout, LossTerms, Mask, Precision, causal_attention, dropout, embedding, gelu_linear, layer_norm, linear, linear_cross_entropy,
     linear_nats,
@@ -18,6 +18,7 @@ use kindling_kernels::{
 
 use crate::DropoutKey;
 use crate::init::Init;
+use crate::lora::{Adapter, Lora};
 
 /// Standard deviation of GPT-2's initial weights.
 const INIT_STD: f64 = 0.02;
@@ -32,6 +33,7 @@ pub struct Gpt {
     pos_embedding: Embedding, // [context_len, C]
     blocks: Vec<Block>,
     final_norm: LayerNorm,
+    lora: Option<Adapter>, // where it is there, all else is frozen
     #[module(skip)]
     config: ModelConfig,
     #[module(skip)]
@@ -130,6 +132,7 @@ impl Gpt {
             pos_embedding: init.embedding("pos_embedding", context_len, d_model, INIT_STD),
             blocks: (0..n_layers).map(block).collect(),
             final_norm: norm(),
+            lora: None,
             config: config.clone(),
             precision: Precision::F32,
         }
@@ -139,6 +142,45 @@ impl Gpt {
     #[must_use]
     pub fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }
+    }
+
+    /// The same model with an adapter beside its weights, which are frozen: only the adapter is trained. The weights are shared, so that
+    /// any number of adapters can stand beside one model; an adapter that this one has is replaced.
+    ///
+    /// # Panics
+    /// If the adapter was made for another shape.
+    #[must_use]
+    pub fn with_adapter(&self, adapter: Adapter) -> Self {
+        assert_eq!(adapter.blocks.len(), self.blocks.len(), "an adapter for each block");
+        Self { lora: Some(adapter), ..self.without_adapter().no_grad() }
+    }
+
+    /// The same model without its adapter, if it has one.
+    #[must_use]
+    pub fn without_adapter(&self) -> Self {
+        Self { lora: None, ..self.clone() }
+    }
+
+    /// The adapter, if the model has one.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.lora.as_ref()
+    }
+
+    /// The same model, without autodiff, with its adapter folded into the weights: W + (alpha / rank)·A·B.
+    #[must_use]
+    pub fn merged(&self) -> Self {
+        let mut model = self.valid();
+        let Some(adapter) = model.lora.take() else { return model };
+        for (block, adapter) in model.blocks.iter_mut().zip(&adapter.blocks) {
+            let Block { attn, mlp, .. } = block;
+            let layers = [&mut attn.qkv, &mut attn.proj, &mut mlp.up, &mut mlp.down];
+            for (layer, target) in layers.into_iter().zip(LoraTarget::ALL) {
+                if let Some(lora) = adapter.of(target) {
+                    layer.weight = Param::from_tensor(layer.weight.val() + lora.product());
+                }
+            }
+        }
+        model
     }
 
     /// The shape that the model was made with.
@@ -187,14 +229,18 @@ impl Gpt {
     /// # Panics
     /// If there is no such layer.
     pub fn block(&self, layer: usize, x: Tensor<2>, n_rows: usize, pass: &Pass) -> Tensor<2> {
-        let (block, p) = (&self.blocks[layer], &self.config.dropout);
+        let (block, lora, p) = (&self.blocks[layer], |target| self.lora_of(layer, target), &self.config.dropout);
         // What is dropped at a site of the model, numbered in the order of the forward pass.
         let site = 1 + 3 * layer as u64;
-        let qkv = project(&block.attn.qkv, norm(&block.attn_norm, x.clone(), &self.config), self.precision); // [N, 3C]
+        let qkv = project(&block.attn.qkv, lora(LoraTarget::Qkv), norm(&block.attn_norm, x.clone(), &self.config), self.precision); // [N, 3C]
         let mask = Mask { first: pass.document_starts.clone(), dropout: pass.dropout(site, p.attention, false, n_rows) };
-        let y = project(&block.attn.proj, causal_attention(qkv, n_rows, block.attn.n_heads, &mask), self.precision);
+        let y = project(&block.attn.proj, lora(LoraTarget::Proj), causal_attention(qkv, n_rows, block.attn.n_heads, &mask), self.precision);
         let x = x + drop_at(y, pass, site + 1, p.residual, p.variational, n_rows);
-        let y = block.mlp.forward(norm(&block.mlp_norm, x.clone(), &self.config), self.precision);
+        let y = block.mlp.forward(
+            [lora(LoraTarget::Up), lora(LoraTarget::Down)],
+            norm(&block.mlp_norm, x.clone(), &self.config),
+            self.precision,
+        );
         x + drop_at(y, pass, site + 2, p.residual, p.variational, n_rows)
     }
 
@@ -224,6 +270,11 @@ impl Gpt {
         let x = self.hidden(ids, pass); // [N, C]
         let n = x.dims()[0];
         linear_nats(x, self.tok_embedding.weight.val(), targets.reshape([n]))
+    }
+
+    /// The adapter beside a linear layer, if it has one.
+    fn lora_of(&self, layer: usize, target: LoraTarget) -> Option<&Lora> {
+        self.lora.as_ref()?.blocks[layer].of(target)
     }
 
     /// Everything before the head: ids `[B, T]` to the normalised residual stream `[N, C]`.
@@ -276,13 +327,15 @@ impl Gpt {
         let positions = Tensor::<2, Int>::from_data(TensorData::new(positions, [b, t]), &device);
         let mask = cached_mask(&cache.lengths, t, total, &self.device());
         let mut x = self.embed(ids, positions); // [N, C]
-        for (block, (keys, values)) in self.blocks.iter().zip(&mut cache.layers) {
-            let (q, k, v) = block.attn.split(norm(&block.attn_norm, x.clone(), &self.config), b);
+        for (layer, (block, (keys, values))) in self.blocks.iter().zip(&mut cache.layers).enumerate() {
+            let lora = |target| self.lora_of(layer, target);
+            let (q, k, v) = block.attn.split(lora(LoraTarget::Qkv), norm(&block.attn_norm, x.clone(), &self.config), b);
             keys.inplace(|keys| store(keys, k, &cache.lengths, n_new));
             values.inplace(|values| store(values, v, &cache.lengths, n_new));
             let (k, v) = (keys.clone().slice_dim(2, 0..total), values.clone().slice_dim(2, 0..total)); // [B, H, S, E]
-            x = x + block.attn.attend(q, k, v, mask.clone());
-            x = x.clone() + block.mlp.forward(norm(&block.mlp_norm, x, &self.config), Precision::F32);
+            x = x + block.attn.attend(lora(LoraTarget::Proj), q, k, v, mask.clone());
+            x = x.clone()
+                + block.mlp.forward([lora(LoraTarget::Up), lora(LoraTarget::Down)], norm(&block.mlp_norm, x, &self.config), Precision::F32);
         }
         for (seen, n) in cache.lengths.iter_mut().zip(n_new) {
             *seen += n;
@@ -308,28 +361,32 @@ impl KvCache {
 
 impl Attention {
     /// `[N, C]` to queries, keys and values, each `[B, H, T, E]`.
-    fn split(&self, x: Tensor<2>, b: usize) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+    fn split(&self, lora: Option<&Lora>, x: Tensor<2>, b: usize) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
         let [n, c] = x.dims();
         let (t, h) = (n / b, self.n_heads);
         let mut parts =
-            project(&self.qkv, x, Precision::F32).chunk(3, 1).into_iter().map(|part| part.reshape([b, t, h, c / h]).swap_dims(1, 2));
+            project(&self.qkv, lora, x, Precision::F32).chunk(3, 1).into_iter().map(|part| part.reshape([b, t, h, c / h]).swap_dims(1, 2));
         let mut next = || parts.next().expect("three chunks");
         (next(), next(), next())
     }
 
     /// softmax(q·kᵀ / sqrt(E) + mask)·v (Vaswani et al. 2017), projected: `[B, H, T, E]` to `[N, C]`.
-    fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Tensor<4>) -> Tensor<2> {
+    fn attend(&self, lora: Option<&Lora>, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Tensor<4>) -> Tensor<2> {
         let [b, h, t, e] = q.dims();
         // Scaling the queries costs T·E products a head, scaling the scores T·S.
         let scores = (q * (e as f64).powf(-0.5)).matmul(k.swap_dims(2, 3)); // [B, H, T, S]
         let y = softmax(scores + mask, 3).matmul(v); // [B, H, T, E]
-        project(&self.proj, y.swap_dims(1, 2).reshape([b * t, h * e]), Precision::F32)
+        project(&self.proj, lora, y.swap_dims(1, 2).reshape([b * t, h * e]), Precision::F32)
     }
 }
 
 impl Mlp {
-    fn forward(&self, x: Tensor<2>, precision: Precision) -> Tensor<2> {
-        gelu_linear(project(&self.up, x, precision), self.down.weight.val(), self.down.bias.as_ref().map(|bias| bias.val()), precision)
+    /// With the adapters beside `up` and `down`.
+    fn forward(&self, [up, down]: [Option<&Lora>; 2], x: Tensor<2>, precision: Precision) -> Tensor<2> {
+        let x = project(&self.up, up, x, precision);
+        let bias = self.down.bias.as_ref().map(|bias| bias.val());
+        let added = down.map(|lora| lora.forward_gelu(x.clone(), precision));
+        added.into_iter().fold(gelu_linear(x, self.down.weight.val(), bias, precision), |y, added| y + added)
     }
 }
 
@@ -341,8 +398,11 @@ fn drop_at(x: Tensor<2>, pass: &Pass, site: u64, p: f64, one_mask: bool, n_rows:
     }
 }
 
-fn project(layer: &Linear, x: Tensor<2>, precision: Precision) -> Tensor<2> {
-    linear(x, layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()), precision)
+/// A linear layer, with the adapter beside it.
+fn project(layer: &Linear, lora: Option<&Lora>, x: Tensor<2>, precision: Precision) -> Tensor<2> {
+    let added = lora.map(|lora| lora.forward(x.clone(), precision));
+    let y = linear(x, layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()), precision);
+    added.into_iter().fold(y, |y, added| y + added)
 }
 
 fn norm(layer: &LayerNorm, x: Tensor<2>, config: &ModelConfig) -> Tensor<2> {

@@ -6,8 +6,10 @@ mod dropout;
 mod error;
 pub mod gpt;
 mod init;
+mod lora;
 pub mod weights;
 
 pub use dropout::DropoutKey;
 pub use error::ModelError;
 pub use gpt::{Gpt, KvCache, Loss, Pass, Teacher};
+pub use lora::Adapter;

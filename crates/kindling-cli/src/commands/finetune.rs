@@ -32,6 +32,7 @@ pub(crate) fn run(args: &Args, finetune_args: &FinetuneArgs) -> anyhow::Result<E
         run: std::path::absolute(opened.run.dir())?.display().to_string(),
         weights_hash: hash_file(&weights)?,
         distillation: finetune_args.lwf.map(|weight| Distillation { weight, temperature: finetune_args.temperature }),
+        lora: None,
     };
     let config = config(&opened.run, base, finetune_args)?;
     if let Some(n) = finetune_args.preview {

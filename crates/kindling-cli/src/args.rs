@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use kindling_config::LoraTarget;
 use kindling_kernels::Isa;
 
 /// From raw text to a GPT that you own: train, evaluate, generate.
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     Train(TrainArgs),
     /// Train a run's model on another text, and say what it has learned and what it has forgotten
     Finetune(FinetuneArgs),
+    /// Make a run whose weights have a run's adapter folded into them
+    Merge(MergeArgs),
     /// Turn a corpus into token shards, and say what is in them; `train` does it by itself
     Prepare(CorpusArgs),
     /// Look at a corpus
@@ -194,13 +197,23 @@ pub(crate) struct FinetuneArgs {
     /// Validate on this file, folder or glob, and train on all of `--data`; can be given several times
     #[arg(long, value_name = "PATH")]
     pub(crate) validation_data: Vec<PathBuf>,
+    /// Train adapters of this rank beside the weights, which stay as they are (LoRA); without a number, of rank 16
+    #[arg(long, value_name = "RANK", num_args = 0..=1, default_missing_value = "16")]
+    pub(crate) lora: Option<usize>,
+    /// What adapters count: to a weight, ALPHA / RANK times the product of both factors is added
+    #[arg(long, value_name = "ALPHA", default_value_t = 32.0, requires = "lora")]
+    pub(crate) lora_alpha: f64,
+    /// Which linear layers have adapters: qkv, proj, up, down, with commas between them; by default all
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',', requires = "lora")]
+    pub(crate) lora_targets: Vec<LoraTarget>,
     /// Learning without Forgetting: what the divergence from the base counts in the loss, such as 1
     #[arg(long, value_name = "WEIGHT")]
     pub(crate) lwf: Option<f64>,
     /// Makes both models softer before they are compared
     #[arg(long, value_name = "T", default_value_t = 2.0, requires = "lwf")]
     pub(crate) temperature: f64,
-    /// Change one value of the configuration, which is the base's with a tenth of its learning rate and at most 500 steps
+    /// Change one value of the configuration, which is the base's with a tenth of its learning rate (with `--lora` all of it, and no
+    /// weight decay) and at most 500 steps
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
     #[command(flatten)]
@@ -213,7 +226,7 @@ pub(crate) struct FinetuneArgs {
     /// Where token shards are kept
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub(crate) data_dir: PathBuf,
-    /// The run's name; by default the base's with `-finetuned` and a number
+    /// The run's name; by default the base's with `-finetuned` or `-lora` and a number
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// Write where the time goes into the run's trace.json
@@ -225,10 +238,23 @@ pub(crate) struct FinetuneArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct MergeArgs {
+    /// A run that has trained an adapter: its name, its path, or `latest`
+    #[arg(default_value = "latest")]
+    pub(crate) run: String,
+    /// The new run's name; by default the run's with `-merged` and a number
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct GenerateArgs {
     /// A run: its name, its path, or `latest`
     #[arg(default_value = "latest")]
     pub(crate) run: String,
+    /// Write with this adapter beside the run's weights too: a run that began with them, or its file; can be given several times
+    #[arg(long, value_name = "RUN_OR_FILE")]
+    pub(crate) adapter: Vec<String>,
     /// What the text begins with; by default the run's own prompt
     #[arg(long, short, allow_hyphen_values = true)]
     pub(crate) prompt: Option<String>,
@@ -254,6 +280,9 @@ pub(crate) struct EvalArgs {
     /// A run: its name, its path, or `latest`
     #[arg(default_value = "latest")]
     pub(crate) run: String,
+    /// Score with this adapter beside the run's weights too: a run that began with them, or its file; can be given several times
+    #[arg(long, value_name = "RUN_OR_FILE")]
+    pub(crate) adapter: Vec<String>,
     /// The text, as one document
     #[arg(long, value_name = "FILE")]
     pub(crate) text: PathBuf,

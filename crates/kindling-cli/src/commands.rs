@@ -6,6 +6,7 @@ pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod finetune;
 pub(crate) mod generate;
+pub(crate) mod merge;
 pub(crate) mod prepare;
 mod preview;
 pub(crate) mod runs;

@@ -1,5 +1,6 @@
 //! The command `kindling`: parses, calls one library function, prints. Holds no logic of its own.
 
+mod adapters;
 mod args;
 mod commands;
 mod corpus;
@@ -27,6 +28,7 @@ fn main() -> std::process::ExitCode {
     let result = startup::thread_pool(args.threads).and_then(|()| startup::instructions(args.isa)).and_then(|()| match &args.command {
         Command::Train(train) => commands::train::run(&args, train),
         Command::Finetune(finetune) => commands::finetune::run(&args, finetune),
+        Command::Merge(merge) => commands::merge::run(&args, merge),
         Command::Prepare(corpus) => commands::prepare::run(&args, corpus),
         Command::Data { command: DataCommand::Audit(audit) } => commands::data::run(&args, audit),
         Command::Doctor(corpus) => commands::doctor::run(&args, corpus),

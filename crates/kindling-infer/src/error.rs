@@ -25,6 +25,9 @@ pub enum InferError {
         /// Rows of the model's embedding.
         model: usize,
     },
+    /// A second adapter.
+    #[error("run `{0}` has an adapter already, expected a run whose weights stand by themselves")]
+    Adapted(String),
     /// A prompt that the vocabulary cannot express.
     #[error("the prompt, `sample.prompt`, cannot be encoded: {0}")]
     Prompt(TokenizerError),
@@ -43,6 +46,7 @@ impl InferError {
             Self::Runs(error) => error.hint(),
             Self::Model(error) => error.hint(),
             Self::Tokenizer(error) => error.hint(),
+            Self::Adapted(run) => Some(format!("name the run that `{run}` began with, and `--adapter {run}` beside the others")),
             Self::Vocabulary { .. } => Some("use the tokenizer saved in the same run".into()),
             Self::Prompt(_) => Some("pass another `--prompt`, or change `sample.prompt` with `--set`".into()),
             Self::EmptyPrompt => Some("pass `--prompt TEXT`, or set `sample.prompt`".into()),

@@ -9,5 +9,5 @@ mod sampler;
 
 pub use error::InferError;
 pub use generate::{Generation, StopReason, generate, prompt_ids};
-pub use open::{Opened, open};
+pub use open::{Opened, load_weights, open};
 pub use sampler::Sampler;

@@ -12,9 +12,11 @@ use crate::{Run, RunsError};
 pub const CHECKPOINT_VERSION: u32 = 2;
 /// The model's weights.
 pub const MODEL_FILE: &str = "model.safetensors";
+/// An adapter beside the weights that the run began with, in place of [`MODEL_FILE`].
+pub const ADAPTER_FILE: &str = "adapter.safetensors";
 /// The optimizer's moments, by parameter path.
 pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
-/// The moving average of the weights.
+/// The moving average of what is trained: the weights, or an adapter.
 pub const EMA_FILE: &str = "ema.safetensors";
 /// The configuration that it was made under.
 pub const CONFIG_FILE: &str = "config.toml";
@@ -59,10 +61,16 @@ impl Checkpoint {
         self.dir.join(name)
     }
 
-    /// Path of the weights that are to be used: their average, where there is one.
+    /// Path of the weights or the adapter that it goes on with.
+    pub fn trained(&self) -> PathBuf {
+        let adapter = self.file(ADAPTER_FILE);
+        if adapter.is_file() { adapter } else { self.file(MODEL_FILE) }
+    }
+
+    /// Path of the weights or the adapter that are to be used: their average, where there is one.
     pub fn weights(&self) -> PathBuf {
         let average = self.file(EMA_FILE);
-        if average.is_file() { average } else { self.file(MODEL_FILE) }
+        if average.is_file() { average } else { self.trained() }
     }
 
     /// Opens a checkpoint and verifies it.

@@ -12,7 +12,9 @@ mod run;
 mod tensorboard;
 mod trace;
 
-pub use checkpoint::{CHECKPOINT_VERSION, CONFIG_FILE, Checkpoint, CheckpointKind, EMA_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE};
+pub use checkpoint::{
+    ADAPTER_FILE, CHECKPOINT_VERSION, CONFIG_FILE, Checkpoint, CheckpointKind, EMA_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE,
+};
 pub use error::RunsError;
 pub use io::hash_file;
 pub use manifest::{DataRef, Ended, Manifest, MemorisedText, Summary};

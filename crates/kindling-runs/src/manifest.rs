@@ -30,7 +30,7 @@ pub struct Manifest {
     /// the configuration asks for.
     #[serde(default = "f32_name")]
     pub precision: String,
-    /// Trainable parameters.
+    /// Trained parameters: of a run that trains adapters, theirs.
     pub n_params: usize,
     /// The data it learns from.
     pub data: DataRef,

@@ -10,15 +10,17 @@ use crate::TrainError;
 /// best twice for the same reason.
 fn checkpoint_bytes(config: &RunConfig) -> f64 {
     let train = &config.train;
-    let n_params = config.model.n_params() as f64;
+    let n_trained = config.n_trained() as f64;
     let (ema, remembered) = (
         f64::from(u8::from(train.ema > 0.0)),
         match train.optimizer {
             Optimizer::AdamW => 2.0,
             // One value for each that hidden matrices have, two for the others.
+            // Of adapters it leaves everything to AdamW.
+            Optimizer::Muon if config.lora().is_some() => 2.0,
             Optimizer::Muon => {
                 let embedded = (config.model.vocab_size + config.model.context_len) * config.model.d_model;
-                1.0 + embedded as f64 / n_params
+                1.0 + embedded as f64 / n_trained
             }
             Optimizer::Lion => 1.0,
             Optimizer::Sgd => f64::from(u8::from(train.momentum > 0.0)),
@@ -29,7 +31,7 @@ fn checkpoint_bytes(config: &RunConfig) -> f64 {
     // Steps that both divide.
     let for_good = steps.checked_div((keep_every / gcd(every, keep_every)).saturating_mul(every)).unwrap_or(0);
     let kept = (train.keep_checkpoints as u64 + for_good).min(steps.div_ceil(every));
-    4.0 * n_params * ((kept + 1) as f64 * (1.0 + remembered + ema) + 2.0)
+    4.0 * n_trained * ((kept + 1) as f64 * (1.0 + remembered + ema) + 2.0)
 }
 
 fn gcd(a: u64, b: u64) -> u64 {
@@ -83,6 +85,11 @@ mod tests {
         check(&["train.keep_checkpoints=10"], 3.0 * 3.0 + 2.0);
         check(&["train.optimizer=lion", "train.ema=0.9"], 3.0 * 3.0 + 2.0);
         check(&["train.optimizer=sgd", "train.momentum=0"], 3.0 + 2.0);
+        // Of adapters, theirs alone.
+        let lora = ["base.run=old", "base.weights_hash=00", "base.lora={rank=2,alpha=4,targets=[\"proj\"]}", "train.optimizer=muon"];
+        let share = 4.0 * config(&lora).n_trained() as f64 / weights;
+        assert!(share < 0.05, "{share}");
+        check(&lora, share * (3.0 * 3.0 + 2.0));
         check(&["train.checkpoint_every=10", "train.keep_every=100"], 11.0 * 3.0 + 2.0);
         check(&["train.checkpoint_every=10", "train.keep_every=15"], (2.0 + 26.0 + 1.0) * 3.0 + 2.0);
         assert!(check_disk(&config(&[]), Path::new("runs/not/there"), 0).is_ok());

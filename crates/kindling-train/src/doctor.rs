@@ -30,6 +30,10 @@ pub trait Subject {
     fn reset(&mut self);
     /// The weights.
     fn parameters(&self) -> Parameters;
+    /// Whether one of them is trained; one that is frozen has no gradient.
+    fn is_trained(&self, _name: &str) -> bool {
+        true
+    }
     /// Gives the parameters that are named other weights.
     fn set_parameters(&mut self, values: &Parameters);
     /// The mean loss over the targets that count, in nats a token.
@@ -108,8 +112,8 @@ fn examinations<S: Subject>() -> [(&'static str, &'static str, Examination<S>); 
         ("masked-targets", "a target of weight 0 does not count", checks::masked_targets),
         ("accumulation", "micro-batches add up to the full batch", checks::accumulation),
         ("finite-differences", "gradients are the slopes of the loss", checks::finite_differences),
-        ("gradients", "every parameter gets a gradient within two steps", checks::every_gradient),
-        ("updates", "the optimizer moves every parameter against its gradient", checks::every_update),
+        ("gradients", "every trained parameter gets a gradient within two steps", checks::every_gradient),
+        ("updates", "the optimizer moves every trained parameter against its gradient", checks::every_update),
         ("overfitting", "the model learns one batch by heart", checks::overfitting),
         ("validation", "validation predicts every token once", checks::validation),
     ]

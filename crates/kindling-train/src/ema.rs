@@ -1,12 +1,10 @@
-//! An exponential moving average of a model's weights. Decides nothing: who trains says when, and who takes it.
+//! An exponential moving average of what is trained of a model. Decides nothing: who trains says when, and who takes it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Device, Tensor};
-use kindling_config::ModelConfig;
-use kindling_model::{Gpt, ModelError, weights};
+use burn::tensor::Tensor;
+use kindling_model::Gpt;
 
 /// The average, flat by parameter path.
 #[derive(Debug)]
@@ -16,7 +14,7 @@ pub struct Ema {
 }
 
 impl Ema {
-    /// An average that begins with the weights of `model`.
+    /// An average that begins with the weights of `model`, a model that is trained; what is frozen has none.
     pub fn new(decay: f64, model: &Gpt) -> Self {
         let mut weights = BTreeMap::new();
         // A copy of its own: the optimizer writes into the weights that it is given.
@@ -36,21 +34,13 @@ impl Ema {
         });
     }
 
-    /// The model with the average for weights, without autodiff.
+    /// The model with the average for its trained weights, without autodiff.
     pub fn model(&self, model: &Gpt) -> Gpt {
         model.valid().map(&mut Replace { weights: &self.weights, path: Vec::new() })
     }
-
-    /// Reads an average back.
-    ///
-    /// # Errors
-    /// A damaged file, or one that does not fit the model.
-    pub fn load(decay: f64, path: &Path, config: &ModelConfig, device: &Device) -> Result<Self, ModelError> {
-        Ok(Self::new(decay, &weights::load(path, config, device)?))
-    }
 }
 
-/// Calls `f` with the path of each parameter and its values, flat and untracked.
+/// Calls `f` with the path of each trained parameter and its values, flat and untracked.
 fn by_path(model: &Gpt, f: impl FnMut(String, Tensor<1>)) {
     struct Visit<F>(F, Vec<String>);
     impl<F: FnMut(String, Tensor<1>)> ModuleVisitor for Visit<F> {
@@ -61,8 +51,10 @@ fn by_path(model: &Gpt, f: impl FnMut(String, Tensor<1>)) {
             self.1.pop();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let weight = param.val();
-            let weight = if weight.is_autodiff() { weight.inner() } else { weight };
+            if !param.is_require_grad() {
+                return;
+            }
+            let weight = param.val().inner();
             let n = weight.dims().iter().product::<usize>();
             (self.0)(self.1.join("."), weight.reshape([n]));
         }
@@ -83,8 +75,9 @@ impl ModuleMapper for Replace<'_> {
         self.path.pop();
     }
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(average) = self.weights.get(&self.path.join(".")) else { return param };
         let (id, old, mapper) = param.consume();
-        let average = self.weights[&self.path.join(".")].clone().reshape(old.dims());
+        let average = average.clone().reshape(old.dims());
         Param::from_mapped_value(id, average, mapper)
     }
 }

@@ -1,4 +1,4 @@
-//! What a step learns from a batch: its loss and the gradients of every parameter. Updates nothing.
+//! What a step learns from a batch: its loss and the gradients of every parameter that is trained. Updates nothing.
 
 use std::time::Instant;
 
@@ -138,8 +138,11 @@ fn checkpointed(
         d_x = x.grad(&grads);
         accumulator.accumulate(model, GradientsParams::from_grads(grads, model));
     }
-    let grads = backward(model.enter(ids, pass), d_x);
-    accumulator.accumulate(model, GradientsParams::from_grads(grads, model));
+    // Beside an adapter the embeddings are frozen.
+    if model.adapter().is_none() {
+        let grads = backward(model.enter(ids, pass), d_x);
+        accumulator.accumulate(model, GradientsParams::from_grads(grads, model));
+    }
     span("backward", started);
     Ok((nats, accumulator.grads()))
 }

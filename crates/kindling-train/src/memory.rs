@@ -27,7 +27,7 @@ fn told_bytes(list: &str, name: &str) -> Option<u64> {
     figure.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// The least that a training holds at once, in bytes, where operations are fused: weights, gradients and two moments, the
+/// The least that a training holds at once, in bytes, where operations are fused: weights, gradients and two moments of what is trained, the
 /// logits that exist at once, and what each layer keeps for the backward pass: the residual stream twice, two norms,
 /// queries, keys and values, what attention gives, and the MLP's hidden values. With gradient checkpointing only what enters
 /// each layer, and one of them whole.
@@ -40,7 +40,8 @@ fn least_bytes(config: &RunConfig) -> f64 {
         true => layer + (model.n_layers - 1) as f64 * entered,
         false => model.n_layers as f64 * layer,
     };
-    float * (4.0 * model.n_params() as f64 + logits + layers)
+    let frozen = if config.lora().is_some() { model.n_params() as f64 } else { 0.0 };
+    float * (frozen + 4.0 * config.n_trained() as f64 + logits + layers)
 }
 
 /// Whether a training on the CPU can fit this machine at all; where the system does not tell, it is taken to.

@@ -14,7 +14,7 @@ use burn::tensor::{Device, Tensor};
 use kindling_config::TrainConfig;
 use kindling_kernels::sum_of_squares;
 use kindling_model::ModelError;
-use kindling_model::weights::{read_tensors, write_tensors};
+use kindling_model::weights::{read_tensors, trained_parameters, write_tensors};
 
 use update::{Memory, kind_of, update};
 
@@ -64,14 +64,14 @@ impl Optimizer {
         write_tensors(parts.collect::<Vec<_>>(), path)
     }
 
-    /// Reads it back. There must be some for every parameter of `module`, of its own size.
+    /// Reads it back. There must be some for every parameter of `module` that is trained, of its own size.
     ///
     /// # Errors
     /// A damaged file, or one that does not fit the module or the optimizer.
     pub fn load<M: Module>(config: &TrainConfig, module: &M, path: &Path, device: &Device) -> Result<Self, ModelError> {
         let mut optimizer = Self::new(config);
         let mut tensors = read_tensors(path)?;
-        for (name, parameter) in kindling_model::weights::named_parameters(module) {
+        for (name, parameter) in trained_parameters(module) {
             let mut take =
                 |part: &'static str, len: usize| {
                     let full = format!("{name}.{part}");

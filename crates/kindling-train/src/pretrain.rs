@@ -14,9 +14,10 @@ use kindling_eval::{Score, validate};
 use kindling_infer::{InferError, generate, prompt_ids};
 use kindling_kernels::Precision;
 use kindling_metrics::Nll;
-use kindling_model::weights;
+use kindling_model::{Gpt, ModelError, weights};
 use kindling_runs::{
-    CONFIG_FILE, CheckpointKind, EMA_FILE, Ended, MODEL_FILE, MemorisedText, OPTIMIZER_FILE, Run, RunsError, STATE_FILE, Summary,
+    ADAPTER_FILE, CONFIG_FILE, CheckpointKind, EMA_FILE, Ended, MODEL_FILE, MemorisedText, OPTIMIZER_FILE, Run, RunsError, STATE_FILE,
+    Summary,
 };
 use kindling_tokenizer::Tokenizer;
 
@@ -395,20 +396,29 @@ fn save(training: &Training<'_>, kind: CheckpointKind, now: &Begun) -> Result<Pa
         let for_good = train.keep_every > 0 && other.is_multiple_of(train.keep_every as u64);
         kind == CheckpointKind::Last && (for_good || Some(other) == last_due)
     };
+    let trained = if config.lora().is_some() { ADAPTER_FILE } else { MODEL_FILE };
     run.write_checkpoint(kind, step, keep, is_kept, |dir: &Path| {
         match kind {
-            CheckpointKind::Best => weights::save(&now.used(), &dir.join(MODEL_FILE))?,
+            CheckpointKind::Best => save_trained(config, &now.used(), &dir.join(trained))?,
             CheckpointKind::Last => {
-                weights::save(&now.model, &dir.join(MODEL_FILE))?;
+                save_trained(config, &now.model, &dir.join(trained))?;
                 now.optimizer.save(&dir.join(OPTIMIZER_FILE))?;
                 if let Some(ema) = &now.ema {
-                    weights::save(&ema.model(&now.model), &dir.join(EMA_FILE))?;
+                    save_trained(config, &ema.model(&now.model), &dir.join(EMA_FILE))?;
                 }
             }
         }
         write_synced(&dir.join(CONFIG_FILE), config.to_toml().as_bytes())?;
         now.state.write(&dir.join(STATE_FILE))
     })
+}
+
+/// Writes what the run trains of a model: its weights, or its adapter alone.
+fn save_trained(config: &RunConfig, model: &Gpt, path: &Path) -> Result<(), ModelError> {
+    match (model.adapter(), &config.base) {
+        (Some(adapter), Some(base)) => weights::save_adapter(adapter, &base.weights_hash, path),
+        _ => weights::save(model, path),
+    }
 }
 
 /// What began then and ends now.

@@ -3,8 +3,10 @@
 use burn::module::Module;
 use burn::tensor::Device;
 use kindling_config::{RunConfig, SpikeAction, TrainConfig};
-use kindling_model::{Gpt, weights};
-use kindling_runs::{CONFIG_FILE, Checkpoint, EMA_FILE, MODEL_FILE, OPTIMIZER_FILE, Run, RunsError, STATE_FILE};
+use kindling_infer::load_weights;
+use kindling_kernels::Precision;
+use kindling_model::{Adapter, Gpt, weights};
+use kindling_runs::{CONFIG_FILE, Checkpoint, EMA_FILE, OPTIMIZER_FILE, Run, RunsError, STATE_FILE};
 
 use crate::ema::Ema;
 use crate::pretrain::tell;
@@ -83,10 +85,14 @@ pub(crate) fn begin(training: &Training<'_>, listeners: &mut [&mut dyn Listener]
                 Some(base) => weights::load(&run.base_path(base)?, &config.model, &autodiff)?,
                 None => Gpt::new(&config.model, config.seed, &autodiff),
             };
+            let model = match config.lora() {
+                Some(lora) => model.with_adapter(Adapter::new(lora, &config.model, config.seed, &autodiff)),
+                None => model,
+            };
             let model = computing(model, config, device);
             let ema = (config.train.ema > 0.0).then(|| Ema::new(config.train.ema, &model));
             let state = TrainState { data_hash, seed: Some(config.seed), ..TrainState::default() };
-            let teacher = teacher(run, config, device)?;
+            let teacher = teacher(run, config, &model, device)?;
             Ok(Begun { model, ema, optimizer: Optimizer::new(&config.train), teacher, state })
         }
         Err(error) => Err(error.into()),
@@ -118,17 +124,23 @@ pub(crate) fn load(run: &Run, checkpoint: &Checkpoint, config: &RunConfig, devic
     if state.best.is_some_and(|(_, step)| run.best_step() != Some(step)) {
         (state.best, state.stalled) = (None, 0);
     }
-    let model = weights::load(&checkpoint.file(MODEL_FILE), &config.model, &device.clone().autodiff())?;
+    let autodiff = device.clone().autodiff();
+    let model = load_weights(run, &checkpoint.trained(), &autodiff)?;
     let optimizer = Optimizer::load(&config.train, &model, &checkpoint.file(OPTIMIZER_FILE), device)?;
     let decay = config.train.ema;
-    let ema = (decay > 0.0).then(|| Ema::load(decay, &checkpoint.file(EMA_FILE), &config.model, device)).transpose()?;
-    Ok(Begun { model: computing(model, config, device), ema, optimizer, teacher: teacher(run, config, device)?, state })
+    let average = (decay > 0.0).then(|| load_weights(run, &checkpoint.file(EMA_FILE), &autodiff)).transpose()?;
+    let ema = average.map(|average| Ema::new(decay, &average));
+    let teacher = teacher(run, config, &model, device)?;
+    Ok(Begun { model: computing(model, config, device), ema, optimizer, teacher, state })
 }
 
-/// The run's base, if what it says is held on to.
-fn teacher(run: &Run, config: &RunConfig, device: &Device) -> Result<Option<Gpt>, TrainError> {
-    let base = config.base.as_ref().filter(|base| base.distillation.is_some());
-    base.map(|base| Ok(weights::load(&run.base_path(base)?, &config.model, device)?)).transpose()
+/// The run's base, if what it says is held on to. Beside an adapter it is there already.
+fn teacher(run: &Run, config: &RunConfig, model: &Gpt, device: &Device) -> Result<Option<Gpt>, TrainError> {
+    let Some(base) = config.base.as_ref().filter(|base| base.distillation.is_some()) else { return Ok(None) };
+    Ok(Some(match model.adapter() {
+        Some(_) => model.without_adapter().valid().with_precision(Precision::F32),
+        None => weights::load(&run.base_path(base)?, &config.model, device)?,
+    }))
 }
 
 fn computing(model: Gpt, config: &RunConfig, device: &Device) -> Gpt {

@@ -42,6 +42,7 @@ fn what_a_run_trains_passes() {
         &["model.bias=false", "data.order=epoch", "train.micro_batch_size=2"],
         &["data.document_mask=true", "train.gradient_checkpointing=true", "model.n_layers=2"],
         &["model.dropout.residual=0.5", "train.precision=bf16-emulated"],
+        &["base.run=old", "base.weights_hash=00", "base.lora={rank=4,alpha=8,targets=[\"qkv\",\"proj\",\"up\",\"down\"]}"],
     ] {
         assert_eq!(failed(&mut subject(&data, overrides)), [""; 0], "{overrides:?}");
     }
@@ -186,6 +187,10 @@ impl Subject for Broken<'_> {
 
     fn parameters(&self) -> Parameters {
         self.inner.parameters()
+    }
+
+    fn is_trained(&self, name: &str) -> bool {
+        self.inner.is_trained(name)
     }
 
     fn set_parameters(&mut self, values: &Parameters) {

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use kindling_config::{BaseConfig, Distillation, RunConfig};
+use kindling_config::{BaseConfig, Distillation, LoraConfig, LoraTarget, RunConfig};
 use kindling_infer::open;
 use kindling_runs::{Registry, Run, hash_file};
-use kindling_train::{Change, Forgetting, Training, finetune_config};
+use kindling_train::{Change, Forgetting, Training, base_weights, finetune_config};
 
 use super::preview::preview;
 use super::train::{New, begin, go_on, prepared};
@@ -27,12 +27,13 @@ pub(crate) fn run(args: &Args, finetune_args: &FinetuneArgs) -> anyhow::Result<E
     for message in &opened.rejected {
         line(args.quiet, &format!("warning: {message}; using another checkpoint"));
     }
-    let weights = opened.run.best_checkpoint()?.0.weights();
+    let folder = tempfile::tempdir()?;
+    let weights = base_weights(&opened, folder.path())?;
     let base = BaseConfig {
         run: std::path::absolute(opened.run.dir())?.display().to_string(),
         weights_hash: hash_file(&weights)?,
         distillation: finetune_args.lwf.map(|weight| Distillation { weight, temperature: finetune_args.temperature }),
-        lora: None,
+        lora: lora(finetune_args),
     };
     let config = config(&opened.run, base, finetune_args)?;
     if let Some(n) = finetune_args.preview {
@@ -49,6 +50,13 @@ pub(crate) fn run(args: &Args, finetune_args: &FinetuneArgs) -> anyhow::Result<E
         finetune_args.profile,
         progress,
     )
+}
+
+/// The adapters that are asked for.
+fn lora(args: &FinetuneArgs) -> Option<LoraConfig> {
+    let FinetuneArgs { lora, lora_alpha: alpha, lora_targets: targets, .. } = args;
+    let targets = if targets.is_empty() { LoraTarget::ALL.to_vec() } else { targets.clone() };
+    lora.map(|rank| LoraConfig { rank, alpha: *alpha, targets })
 }
 
 /// The base's configuration, with another text and what the options change.

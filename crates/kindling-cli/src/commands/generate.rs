@@ -7,14 +7,15 @@ use kindling_infer::{StopReason, generate, open};
 use kindling_runs::Registry;
 use serde_json::json;
 
+use crate::adapters::{side_by_side, title};
 use crate::args::{Args, GenerateArgs};
 use crate::failure::Advice;
 use crate::progress::line;
 use crate::{device, output};
 
 pub(crate) fn run(args: &Args, generate_args: &GenerateArgs) -> anyhow::Result<ExitCode> {
-    let dir = Registry::new(&args.runs_dir).resolve(&generate_args.run)?;
-    let opened = open(&dir, &device::open(&args.device)?)?;
+    let registry = Registry::new(&args.runs_dir);
+    let opened = open(&registry.resolve(&generate_args.run)?, &device::open(&args.device)?)?;
     for message in &opened.rejected {
         line(args.quiet, &format!("warning: {message}; using another checkpoint"));
     }
@@ -32,31 +33,43 @@ pub(crate) fn run(args: &Args, generate_args: &GenerateArgs) -> anyhow::Result<E
         }
         error => anyhow::Error::from(error),
     })?;
-    let seed = Seed(generate_args.seed).stream("sample");
-    let mut generation = generate(&opened.model, &opened.tokenizer, &config, seed)?;
-    let mut text = String::new();
-    if !args.json {
-        output::text(&config.prompt)?;
-    }
-    for piece in generation.by_ref() {
-        let piece = piece?;
-        if args.json {
-            text += &piece;
-        } else {
-            output::text(&piece)?;
+    let models = side_by_side(&registry, &opened, &generate_args.adapter)?;
+    let mut said = Vec::new();
+    for (adapter, model) in &models {
+        let mut generation = generate(model, &opened.tokenizer, &config, Seed(generate_args.seed).stream("sample"))?;
+        let mut text = String::new();
+        if !args.json {
+            let heading = if models.len() > 1 { format!("== {} ==\n", title(*adapter)) } else { String::new() };
+            output::text(&format!("{heading}{}", config.prompt))?;
         }
-    }
-    if args.json {
+        for piece in generation.by_ref() {
+            let piece = piece?;
+            if args.json {
+                text += &piece;
+            } else {
+                output::text(&piece)?;
+            }
+        }
+        if !args.json {
+            output::text("\n")?;
+        }
         let stop = match generation.stop_reason() {
             Some(StopReason::EndOfText) => "end_of_text",
             _ => "max_new_tokens",
         };
-        output::json(&json!({
+        let mut one = json!({
             "run": opened.run.name(), "step": opened.step, "prompt": config.prompt, "text": text,
             "new_tokens": generation.n_new(), "stop_reason": stop, "seed": generate_args.seed
-        }))?;
-    } else {
-        output::text("\n")?;
+        });
+        if models.len() > 1 {
+            one["adapter"] = json!(adapter);
+        }
+        said.push(one);
+    }
+    match said.as_slice() {
+        _ if !args.json => {}
+        [one] => output::json(one)?,
+        all => output::json(&all)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -79,8 +79,11 @@ pub(super) fn go_on(
     if began != computed.name {
         line(args.quiet, &format!("warning: this run began in {began}, and goes on in {}", computed.name));
     }
+    let trained = config.lora().map_or(String::new(), |lora| {
+        format!(", all frozen, and {} in adapters of rank {}, which are trained", output::count(config.n_trained() as u64), lora.rank)
+    });
     progress.model(&format!(
-        "{} parameters: {} layers, {} heads, d_model {}, context {}; on {} in {} with {} threads",
+        "{} parameters{trained}: {} layers, {} heads, d_model {}, context {}; on {} in {} with {} threads",
         output::count(config.model.n_params() as u64),
         config.model.n_layers,
         config.model.n_heads,
@@ -290,7 +293,7 @@ fn manifest(args: &Args, config: &RunConfig, data: &Prepared, device: &Device) -
         device: args.device.clone(),
         threads: rayon::current_num_threads(),
         precision: TrainingPrecision::on(device, config.train.precision).name.into(),
-        n_params: config.model.n_params(),
+        n_params: config.n_trained(),
         data: DataRef {
             dir: std::path::absolute(&data.dir)?.display().to_string(),
             data_hash: data.manifest.data_hash(),
@@ -382,6 +385,9 @@ fn next_commands(args: &Args, name: &str, config: &RunConfig, summary: &Summary,
         commands.push(format!("{program} eval {name}{dir} --text {}{lossy}", quoted(&text.display().to_string())));
     }
     commands.push(format!("{program} runs show {name}{dir}"));
+    if config.lora().is_some() {
+        commands.push(format!("{program} merge {name}{dir}"));
+    }
     let train = &config.train;
     let longer = match summary.ended {
         Ended::Hours => format!("train.max_hours={}", 2.0 * train.max_hours.unwrap_or_default()),

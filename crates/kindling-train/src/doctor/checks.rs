@@ -194,7 +194,7 @@ pub(super) fn finite_differences<S: Subject>(subject: &mut S) -> Result<Finding,
     make_loud(subject);
     // Few tokens: a loss is computed hundreds of times, and the fewer are summed the less is lost to rounding.
     let batch = beginning(&subject.batch_at(0).rows(0, 1), SLOPE_TOKENS);
-    let (grads, weights) = (subject.gradients(&batch, 0)?, subject.parameters());
+    let (grads, weights) = (subject.gradients(&batch, 0)?, trained(subject));
     let (mut measured, mut worst) = (0.0, "");
     for ((name, tensor), key) in weights.iter().zip(0..) {
         // Of all directions together: in one alone the slope may be nearly zero by chance.
@@ -246,7 +246,7 @@ fn slopes<S: Subject>(
 }
 
 pub(super) fn every_gradient<S: Subject>(subject: &mut S) -> Result<Finding, TrainError> {
-    let (lr, mut without) = (subject.config().train.lr, subject.parameters());
+    let (lr, mut without) = (subject.config().train.lr, trained(subject));
     let n = without.len();
     for step in 0..2 {
         let batch = subject.batch_at(step);
@@ -260,7 +260,7 @@ pub(super) fn every_gradient<S: Subject>(subject: &mut S) -> Result<Finding, Tra
 /// A parameter that only decays would seem to move. What moves against its first gradient is being trained, by whichever optimizer.
 pub(super) fn every_update<S: Subject>(subject: &mut S) -> Result<Finding, TrainError> {
     let batch = subject.batch_at(0);
-    let (grads, before) = (subject.gradients(&batch, 0)?, subject.parameters());
+    let (grads, before) = (subject.gradients(&batch, 0)?, trained(subject));
     subject.step(subject.config().train.lr, &batch)?;
     let after = subject.parameters();
     let mut still = before.clone();
@@ -276,7 +276,17 @@ pub(super) fn every_update<S: Subject>(subject: &mut S) -> Result<Finding, Train
 /// know how often each token occurs would not be enough.
 pub(super) fn overfitting<S: Subject>(subject: &mut S) -> Result<Finding, TrainError> {
     const BOUND: f64 = 0.25;
-    let batch = subject.batch_at(0).rows(0, 2);
+    let is_frozen = trained(subject).len() < subject.parameters().len();
+    if is_frozen {
+        // A frozen head with initial weights cannot say anything loud enough, whatever comes to it.
+        make_loud(subject);
+        let mut head = subject.parameters();
+        head.retain(|name, _| name == "tok_embedding.weight");
+        head.values_mut().flat_map(|tensor| &mut tensor.values).for_each(|value| *value *= 2.0);
+        subject.set_parameters(&head);
+    }
+    // Beside frozen weights there is less room.
+    let batch = subject.batch_at(0).rows(0, if is_frozen { 1 } else { 2 });
     let (lr, first) = (subject.config().train.lr, subject.loss(&batch)?);
     let (mut steps, mut loss) = (0, first);
     while steps < OVERFITTING_STEPS && loss > BOUND * first {
@@ -302,20 +312,32 @@ pub(super) fn validation<S: Subject>(subject: &mut S) -> Result<Finding, TrainEr
 
 /// Gives the model weights with which every token has a say: with initial weights attention is all but uniform and hardly any
 /// gradient comes to it, so that a wrong mask drowns in rounding. Entries of a matrix get a root mean square of 1/sqrt of its shorter
-/// side, those of a vector 0.1 of chance.
+/// side, those of a vector 0.1 of chance. The two factors of an adapter, of which one is zero at first, get it of their longer sides: their product
+/// then moves what a matrix beside them gives, and does not drown it.
 fn make_loud<S: Subject>(subject: &mut S) {
     let seed = subject.config().seed.stream("doctor/weights");
     let mut parameters = subject.parameters();
-    for (tensor, key) in parameters.values_mut().zip(0..) {
+    for ((name, tensor), key) in parameters.iter_mut().zip(0..) {
         if tensor.shape.len() < 2 {
             tensor.values.iter_mut().enumerate().for_each(|(i, value)| *value += 0.1 * sign(seed, [key, 0], i) as f32);
         } else {
-            let side = tensor.shape.iter().copied().min().unwrap_or(1);
+            let sides = tensor.shape.iter().copied();
+            let side = if name.starts_with("lora.") { sides.max() } else { sides.min() }.unwrap_or(1);
+            if rms(&tensor.values) == 0.0 {
+                tensor.values.iter_mut().enumerate().for_each(|(i, value)| *value = sign(seed, [key, 1], i) as f32);
+            }
             let factor = 1.0 / ((side as f64).sqrt() * rms(&tensor.values));
             tensor.values.iter_mut().for_each(|value| *value *= factor as f32);
         }
     }
     subject.set_parameters(&parameters);
+}
+
+/// The weights that are trained.
+fn trained<S: Subject>(subject: &S) -> Parameters {
+    let mut trained = subject.parameters();
+    trained.retain(|name, _| subject.is_trained(name));
+    trained
 }
 
 /// -1 or 1, by chance.

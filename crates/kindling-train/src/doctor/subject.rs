@@ -10,7 +10,7 @@ use kindling_data::{Batch, BatchOptions, BatchSampler, MarkedToken, PackedRows, 
 use kindling_eval::{score_batches, score_tokens};
 use kindling_kernels::LossTerms;
 use kindling_model::weights::{named_parameters, to_host};
-use kindling_model::{Gpt, Pass};
+use kindling_model::{Adapter, Gpt, Pass};
 
 use super::{Parameters, ROWS, Subject, Validation};
 use crate::{Optimizer, TrainError, document_token, gradients, to_tensors};
@@ -70,7 +70,7 @@ impl<'a> GptSubject<'a> {
         let device = device.clone().autodiff();
         Ok(Self {
             sampler: sampler(&config, &parts)?,
-            model: Gpt::new(&config.model, config.seed, &device),
+            model: fresh(&config, &device),
             optimizer: Optimizer::new(&config.train),
             steps: 0,
             config,
@@ -101,13 +101,17 @@ impl Subject for GptSubject<'_> {
     }
 
     fn reset(&mut self) {
-        self.model = Gpt::new(&self.config.model, self.config.seed, &self.device);
+        self.model = fresh(&self.config, &self.device);
         self.optimizer = Optimizer::new(&self.config.train);
         self.steps = 0;
     }
 
     fn parameters(&self) -> Parameters {
         named_parameters(&self.model).into_iter().collect()
+    }
+
+    fn is_trained(&self, name: &str) -> bool {
+        self.config.lora().is_none() || name.starts_with("lora.")
     }
 
     fn set_parameters(&mut self, values: &Parameters) {
@@ -186,6 +190,15 @@ fn learned(tokens: &[MarkedToken], context_len: usize) -> Vec<u64> {
     (0..tokens.len()).filter(is_target).map(|place| place as u64).collect()
 }
 
+/// The model that a run begins with, beside an adapter where it trains one; a base is taken to have initial weights.
+fn fresh(config: &RunConfig, device: &Device) -> Gpt {
+    let model = Gpt::new(&config.model, config.seed, device);
+    match config.lora() {
+        Some(lora) => model.with_adapter(Adapter::new(lora, &config.model, config.seed, device)),
+        None => model,
+    }
+}
+
 /// A forward pass without dropout, with the loss of training.
 fn pass(batch: &Batch, config: &TrainConfig) -> Pass {
     Pass {
@@ -209,6 +222,9 @@ fn made_small(config: &RunConfig) -> (RunConfig, Vec<String>) {
         model.d_model = model.n_heads * head_dim;
         model.d_ff = (model.d_ff * model.d_model / before).max(1);
     }
+    if let Some(lora) = small.base.as_mut().and_then(|base| base.lora.as_mut()) {
+        lora.rank = lora.rank.min(model.d_model).min(model.d_ff);
+    }
     // What is dropped differs from pass to pass, and what is rounded to bf16 has no slope.
     model.dropout = Dropout::NONE;
     train.precision = Precision::F32;
@@ -224,6 +240,7 @@ fn made_small(config: &RunConfig) -> (RunConfig, Vec<String>) {
             ("model.context_len", model.context_len),
             ("train.batch_size", train.batch_size),
             ("train.micro_batch_size", train.micro_batch_size),
+            ("base.lora.rank", config.lora().map_or(0, |lora| lora.rank)),
         ]
     };
     let pairs = sizes(config).into_iter().zip(sizes(&small));
@@ -274,6 +291,6 @@ impl ModuleMapper for Replace<'_> {
         let Some(new) = self.values.get(&self.path.join(".")) else { return param };
         let (id, old, mapper) = param.consume();
         let new = Tensor::<D>::from_data(TensorData::new(new.values.clone(), new.shape.clone()), &old.device().inner());
-        Param::from_mapped_value(id, Tensor::from_inner(new).require_grad(), mapper)
+        Param::from_mapped_value(id, Tensor::from_inner(new).set_require_grad(old.is_require_grad()), mapper)
     }
 }

@@ -18,7 +18,8 @@ pub(super) enum Memory {
     Sgd(SgdState<1>),
 }
 
-/// Which optimizer a parameter has. Muon is for matrices between hidden activations: not for embeddings, norms and biases.
+/// Which optimizer a parameter has. Muon is for matrices between hidden activations: not for embeddings, norms and biases, nor for
+/// the two factors of an adapter, below `lora.`, whose product is what acts on activations.
 pub(super) fn kind_of(config: &TrainConfig, path: &str, n_dims: usize) -> Optimizer {
     match config.optimizer {
         Optimizer::Muon if !(n_dims == 2 && path.starts_with("blocks.")) => Optimizer::AdamW,

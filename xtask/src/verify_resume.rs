@@ -45,6 +45,8 @@ enum Recipe {
     Lion,
     /// With a guard that now and then goes back to a checkpoint.
     Sgd,
+    /// An adapter beside a base that is trained first, held to it, with a moving average.
+    Lora,
 }
 
 impl Recipe {
@@ -54,6 +56,7 @@ impl Recipe {
             Self::Muon => "muon",
             Self::Lion => "lion",
             Self::Sgd => "sgd",
+            Self::Lora => "lora",
         }
     }
 
@@ -77,6 +80,7 @@ impl Recipe {
                 "train.spike_guard.action=rollback",
                 "train.spike_guard.sigmas=1.7",
             ],
+            Self::Lora => &["train.ema=0.99"],
         }
     }
 }
@@ -140,7 +144,8 @@ impl Lab<'_> {
         ensure!(whole.wait()?.success(), "the uninterrupted run failed; {}", self.folder.join("whole.log").display());
         let seconds = start.elapsed().as_secs_f64();
         let expected = self.hashes("whole")?;
-        let model = expected.get("checkpoints/model.safetensors").context("the last checkpoint has no weights")?;
+        let file = if matches!(self.recipe, Recipe::Lora) { "adapter" } else { "model" };
+        let model = expected.get(&format!("checkpoints/{file}.safetensors")).context("the last checkpoint has no weights")?;
         println!("{name}: uninterrupted in {seconds:.1} s, final weights {model}");
 
         let (mut done, mut torn, mut runs, mut equal) = (0, 0, 0, true);
@@ -177,23 +182,43 @@ impl Lab<'_> {
     }
 
     fn begin(&self, run: &str) -> Result<Child> {
-        let mut options = vec!["--name", run, "--config", "configs/spark.toml", "--data", "docs"];
+        if matches!(self.recipe, Recipe::Lora) {
+            return self.begin_beside_base(run);
+        }
+        let mut options = vec!["train", "--name", run, "--config", "configs/spark.toml", "--data", "docs"];
         for set in COMMON.iter().chain(self.recipe.overrides()) {
             options.extend(["--set", set]);
         }
-        self.train(run, &options)
+        self.start(run, &options)
+    }
+
+    fn begin_beside_base(&self, run: &str) -> Result<Child> {
+        const BASE: &str = "base";
+        if !self.run(BASE).join("summary.json").is_file() {
+            let mut options = vec!["train", "--name", BASE, "--config", "configs/spark.toml", "--data", "docs"];
+            for set in COMMON.iter().chain(&["train.steps=60", "train.checkpoint_every=60"]) {
+                options.extend(["--set", set]);
+            }
+            ensure!(self.start(BASE, &options)?.wait()?.success(), "the base failed; {}", self.folder.join("base.log").display());
+        }
+        let mut options = vec!["finetune", "--base", BASE, "--name", run, "--data", "docs", "--lora", "4", "--lwf", "1"];
+        // The model and the tokenizer are the base's.
+        for set in COMMON.iter().filter(|set| set.starts_with("train.")).chain(self.recipe.overrides()) {
+            options.extend(["--set", set]);
+        }
+        self.start(run, &options)
     }
 
     fn resume(&self, run: &str) -> Result<Child> {
         // Killed before its folder was there, it begins anew.
-        if self.run(run).join("config.toml").is_file() { self.train(run, &["--resume", run]) } else { self.begin(run) }
+        if self.run(run).join("config.toml").is_file() { self.start(run, &["train", "--resume", run]) } else { self.begin(run) }
     }
 
-    fn train(&self, run: &str, options: &[&str]) -> Result<Child> {
+    fn start(&self, run: &str, options: &[&str]) -> Result<Child> {
         fs::create_dir_all(&self.folder)?;
         let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.join(format!("{run}.log")))?;
         let mut command = Command::new(self.binary);
-        command.arg("train").args(options).current_dir(self.root);
+        command.args(options).current_dir(self.root);
         command.arg("--runs-dir").arg(self.folder.join("runs")).arg("--data-dir").arg(self.folder.join("data"));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command.spawn().with_context(|| cannot_start(self.binary))

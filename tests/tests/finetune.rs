@@ -17,7 +17,7 @@ const TUNE: &str =
     "finetune --base old --data other.txt --threads 1 --runs-dir runs --data-dir data --set train.steps=80 --set train.lr=0.005";
 
 fn change(value: &Value, text: &str) -> (f64, f64) {
-    let number = |key: &str| value["forgetting"][text][key].as_f64().unwrap_or_else(|| panic!("{text} {key}: {value}"));
+    let number = |key: &str| value["summary"]["forgetting"][text][key].as_f64().unwrap_or_else(|| panic!("{text} {key}: {value}"));
     (number("before"), number("after"))
 }
 
@@ -44,6 +44,12 @@ fn learning_without_forgetting_forgets_less() {
     let old = |options: &str| change(&lab.run(&format!("{TUNE} --json {options}")).json(), "old").1;
     let (plain, held) = (old("--name plain"), old("--name held --lwf 3"));
     assert!(held < plain - 0.05, "{held}, without {plain}");
+    // Both are told side by side, and kept.
+    let said = lab.run("train --resume held").ok();
+    let row = |run: &str| said.out.lines().find(|line| line.starts_with(run)).unwrap_or_else(|| panic!("`{run}` in {said}")).to_owned();
+    assert!(row("plain").ends_with(&format!("{plain:.4}")) && row("plain").contains(" plain "), "{said}");
+    assert!(row("held").ends_with(&format!("{held:.4}")) && row("held").contains(" LwF 3 "), "{said}");
+    assert!(lab.run("runs show held").ok().out.contains(&format!("{held:.4} after")));
     // Blocks that are computed again, and micro-batches, change nothing.
     let again = "--set train.gradient_checkpointing=true --set train.micro_batch_size=3";
     lab.run(&format!("{TUNE} --name again --lwf 3 {again}")).ok();

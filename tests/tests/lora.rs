@@ -36,7 +36,8 @@ fn an_adapter_is_trained_used_and_merged() {
     assert!(said.err.contains("all frozen, and 768 in adapters of rank 4"), "{said}");
     assert!(said.out.contains("merge new"), "{said}");
     let value = lab.run("train --resume new --json").json();
-    let change = |text| number(&value, &["forgetting", text, "after"]) - number(&value, &["forgetting", text, "before"]);
+    let change =
+        |text| number(&value, &["summary", "forgetting", text, "after"]) - number(&value, &["summary", "forgetting", text, "before"]);
     assert!(change("new") < -0.3, "the new text is learned: {value}");
     // The learning rate is the base's, and nothing decays.
     let config = lab.read("runs/new/config.toml");
@@ -92,7 +93,8 @@ fn what_is_cut_goes_on_as_if_it_was_not() {
     lab.run(&format!("{TUNE} --name plain {options} --set train.eval_every=20 --set train.gradient_checkpointing=false")).ok();
     assert_eq!(lab.losses("plain", "train"), lab.losses("whole", "train"));
     // Held to the base, it forgets less.
-    let forgotten = |run: &str| number(&lab.run(&format!("train --resume {run} --json")).json(), &["forgetting", "old", "after"]);
+    let forgotten =
+        |run: &str| number(&lab.run(&format!("train --resume {run} --json")).json(), &["summary", "forgetting", "old", "after"]);
     lab.run(&format!("{TUNE} --name free {}", options.replace("--lwf 1", "").replace("--lora 4", "--lora=4"))).ok();
     assert!(forgotten("whole") < forgotten("free") - 0.02, "{} and {}", forgotten("whole"), forgotten("free"));
 }

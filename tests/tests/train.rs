@@ -343,7 +343,7 @@ fn as_json() {
     let lab = Lab::new();
     let value = lab.run("TRAIN --name json --json").json();
     let keys = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
-    assert_eq!(keys(&value), ["dir", "forgetting", "run", "sample", "summary", "verdict"]);
+    assert_eq!(keys(&value), ["dir", "fine_tunings", "run", "sample", "summary", "verdict"]);
     assert_eq!((&value["run"], &value["dir"]), (&"json".into(), &"runs/json".into()));
     assert_eq!(value["summary"], lab.summary("json"));
     assert!(value["sample"].as_str().is_some_and(|sample| sample.starts_with("the ")));

@@ -153,9 +153,9 @@ pub(crate) struct AuditArgs {
     /// The share of words in common (Jaccard, of runs of five) from which on two documents are nearly the same
     #[arg(long, value_name = "S", default_value_t = 0.8, value_parser = similarity)]
     pub(crate) similarity: f64,
-    /// Examples of each finding
+    /// Of each finding, how many are shown
     #[arg(long, value_name = "N", default_value_t = 5)]
-    pub(crate) examples: usize,
+    pub(crate) show: usize,
 }
 
 #[derive(Debug, clap::Args)]

@@ -17,7 +17,7 @@ pub use checkpoint::{
 };
 pub use error::RunsError;
 pub use io::hash_file;
-pub use manifest::{DataRef, Ended, Manifest, MemorisedText, Summary};
+pub use manifest::{Change, DataRef, Ended, Forgetting, Manifest, MemorisedText, Summary};
 pub use registry::{Registry, RunInfo, RunStatus};
 pub use run::Run;
 pub use tensorboard::EventWriter;

@@ -91,6 +91,29 @@ pub struct Summary {
     /// Of its last sample, the longest run of tokens that stands in the training data too.
     #[serde(default)]
     pub memorised: Option<MemorisedText>,
+    /// What a run that began with a base has learned and forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgetting: Option<Forgetting>,
+}
+
+/// Validation losses before and after a fine-tuning.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forgetting {
+    /// Of the text that the base was trained on; none where its prepared data are gone.
+    pub old: Option<Change>,
+    /// Of the new text.
+    pub new: Change,
+}
+
+/// A validation loss, nats a token.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// Of the weights that the run began with.
+    pub before: f64,
+    /// Of its best weights.
+    pub after: f64,
 }
 
 /// A run of tokens of a sample that stands in the training data.

@@ -81,6 +81,21 @@ impl Registry {
         self.entries()?.into_iter().map(|(_, run)| run.info()).collect()
     }
 
+    /// The fine-tunings, oldest first, that began with the weights that `run` began with, and learned the same data to their end.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    pub fn fine_tunings_beside(&self, run: &Run) -> Result<Vec<RunInfo>, RunsError> {
+        let base = |config: &RunConfig| config.base.as_ref().map(|base| base.weights_hash.clone());
+        let is_beside = |other: &Run| {
+            base(other.config()).is_some_and(|hash| Some(hash) == base(run.config()))
+                && other.manifest().data.data_hash == run.manifest().data.data_hash
+        };
+        let infos = self.entries()?.into_iter().filter(|(_, other)| is_beside(other)).map(|(_, other)| other.info());
+        let has_both = |info: &RunInfo| info.summary.as_ref().is_some_and(|summary| summary.forgetting.is_some());
+        Ok(infos.collect::<Result<Vec<_>, _>>()?.into_iter().filter(has_both).collect())
+    }
+
     /// The folder that `run` means: a path, `latest`, or a name.
     ///
     /// # Errors

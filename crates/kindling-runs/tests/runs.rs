@@ -99,6 +99,7 @@ fn one_writer_at_a_time_and_readers_always() {
         peak_memory_bytes: None,
         ended: kindling_runs::Ended::Steps,
         memorised: None,
+        forgetting: None,
     })
     .unwrap();
     drop(run);

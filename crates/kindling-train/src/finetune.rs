@@ -5,8 +5,7 @@ use kindling_data::Prepared;
 use kindling_eval::validate;
 use kindling_infer::open;
 use kindling_model::{Gpt, weights};
-use kindling_runs::Run;
-use serde::Serialize;
+use kindling_runs::{Change, Forgetting, Run};
 
 use crate::{TrainError, Training, document_token};
 
@@ -40,29 +39,11 @@ pub fn finetune_config(run: &Run, base: BaseConfig) -> Result<RunConfig, TrainEr
     Ok(config)
 }
 
-/// Validation losses before and after a fine-tuning.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Forgetting {
-    /// Of the text that the base was trained on; none where its prepared data are gone.
-    pub old: Option<Change>,
-    /// Of the new text.
-    pub new: Change,
-}
-
-/// A validation loss, nats a token.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Change {
-    /// Of the weights that the run began with.
-    pub before: f64,
-    /// Of its best weights.
-    pub after: f64,
-}
-
 /// What a run that began with a base has learned and forgotten. `progress` hears of windows done and windows in all.
 ///
 /// # Errors
 /// Weights that are damaged.
-pub fn forgetting(training: &Training<'_>, base: &BaseConfig, progress: &mut dyn FnMut(u64, u64)) -> Result<Forgetting, TrainError> {
+pub(crate) fn forgetting(training: &Training<'_>, base: &BaseConfig, progress: &mut dyn FnMut(u64, u64)) -> Result<Forgetting, TrainError> {
     let Training { run, config, data, device, .. } = *training;
     let before = weights::load(&run.base_path(base)?, &config.model, device)?;
     let after = open(run.dir(), device)?.model;

@@ -32,7 +32,7 @@ pub use ema::Ema;
 pub use error::TrainError;
 pub use event::{Listener, TrainEvent};
 pub use find_lr::{LrCurve, LrPoint, find_lr};
-pub use finetune::{Change, Forgetting, finetune_config, forgetting};
+pub use finetune::finetune_config;
 pub use gradients::{gradients, to_tensors};
 pub use judge::judge;
 pub use memory::{check_memory, peak_memory_bytes, resident_memory_bytes};

@@ -86,10 +86,13 @@ fn summary(nll: Nll) -> Summary {
         accuracy: nll.accuracy(),
         best: (nll.loss(), 0),
         tokens_per_s: 0.0,
+        mfu: None,
+        matmul_peak_flops_per_s: None,
         elapsed_s: 0.0,
         peak_memory_bytes: peak_memory_bytes(),
         ended: Ended::Steps,
         memorised: None,
+        forgetting: None,
     }
 }
 

@@ -16,11 +16,12 @@ use kindling_kernels::Precision;
 use kindling_metrics::Nll;
 use kindling_model::{Gpt, ModelError, weights};
 use kindling_runs::{
-    ADAPTER_FILE, CONFIG_FILE, CheckpointKind, EMA_FILE, Ended, MODEL_FILE, MemorisedText, OPTIMIZER_FILE, Run, RunsError, STATE_FILE,
-    Summary,
+    ADAPTER_FILE, CONFIG_FILE, CheckpointKind, EMA_FILE, Ended, Forgetting, MODEL_FILE, MemorisedText, OPTIMIZER_FILE, Run, RunsError,
+    STATE_FILE, Summary,
 };
 use kindling_tokenizer::Tokenizer;
 
+use crate::finetune::forgetting;
 use crate::gradients::timed_gradients;
 use crate::resume::{Begun, begin, load, rolls_back};
 use crate::state::write_synced;
@@ -208,6 +209,7 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
         peak_memory_bytes: peak_memory_bytes(),
         ended: ended(config, state).unwrap_or_default(),
         memorised: longest_memorised(data, &last_sample)?,
+        forgetting: forgotten(training, listeners)?,
     };
     run.finish(&summary)?;
     Ok(Outcome::Finished(summary))
@@ -360,6 +362,18 @@ fn score(training: &Training<'_>, now: &Begun, listeners: &mut [&mut dyn Listene
         return Err(TrainError::NotFinite { what: "the validation loss".into(), step: now.state.step, micro_batch: None });
     }
     Ok(score)
+}
+
+/// What the run has learned and forgotten since its base, if it has one.
+fn forgotten(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Result<Option<Forgetting>, TrainError> {
+    let Some(base) = &training.config.base else { return Ok(None) };
+    let mut told = Ok(());
+    let forgetting = forgetting(training, base, &mut |done, total| {
+        if told.is_ok() {
+            told = tell(listeners, &TrainEvent::Validating { done, total });
+        }
+    })?;
+    told.map(|()| Some(forgetting))
 }
 
 /// Draws a sample, tells it, and gives back what was drawn behind the prompt.

@@ -41,6 +41,7 @@ fn batch() -> Batch {
         targets: (0..n).map(|i| (i * 17 + 3) % 50).collect(),
         weights: (0..n).map(|i| if i % 8 <= i / 8 { 1.0 } else { 0.0 }).collect(),
         document_starts: None,
+        restart_positions: false,
     }
 }
 

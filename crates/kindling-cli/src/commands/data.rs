@@ -14,7 +14,7 @@ pub(crate) fn run(args: &Args, audit_args: &AuditArgs) -> anyhow::Result<ExitCod
     let config = corpus::config(&audit_args.corpus, [])?;
     let mut progress = Progress::new(args.quiet);
     let stop = interrupt::listen(args.quiet)?;
-    let options = AuditOptions { ngram: audit_args.ngram.into(), near_similarity: audit_args.similarity, n_examples: audit_args.examples };
+    let options = AuditOptions { ngram: audit_args.ngram.into(), near_similarity: audit_args.similarity, n_examples: audit_args.show };
     let found = audit(&config.data, Path::new("."), options, &stop, &mut |done, total| progress.reading(done, total))?;
     progress.clear();
     if args.json {

@@ -4,15 +4,16 @@ use std::process::ExitCode;
 
 use kindling_config::{BaseConfig, Distillation, LoraConfig, LoraTarget, RunConfig};
 use kindling_infer::open;
-use kindling_runs::{Registry, Run, hash_file};
-use kindling_train::{Change, Forgetting, Training, base_weights, finetune_config};
+use kindling_runs::{Change, Forgetting, Registry, Run, RunInfo, hash_file};
+use kindling_train::{Training, base_weights, finetune_config};
+use serde_json::{Value, json};
 
 use super::preview::preview;
 use super::train::{New, begin, go_on, prepared};
 use crate::args::{Args, FinetuneArgs};
 use crate::failure::Advice;
 use crate::progress::{Progress, line};
-use crate::{corpus, device, interrupt};
+use crate::{corpus, device, interrupt, output};
 
 pub(crate) fn run(args: &Args, finetune_args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
     let device = device::open(&args.device)?;
@@ -74,6 +75,40 @@ fn config(run: &Run, base: BaseConfig, args: &FinetuneArgs) -> anyhow::Result<Ru
         .into());
     }
     Ok(tuned)
+}
+
+/// Fine-tunings of one base on one text, each with what it is told apart by.
+pub(super) fn side_by_side(runs: &[RunInfo]) -> anyhow::Result<()> {
+    if runs.len() < 2 {
+        return Ok(());
+    }
+    let loss = |loss: Option<f64>| loss.map_or("unknown".to_owned(), |loss| format!("{loss:.4}"));
+    let row = |(info, Forgetting { old, new }): (&RunInfo, Forgetting)| {
+        let best = info.summary.as_ref().map_or(0, |summary| summary.best.1);
+        let old = [old.map(|old| old.before), old.map(|old| old.after)].map(loss);
+        let [before, after] = [new.before, new.after].map(|new| loss(Some(new)));
+        vec![info.manifest.name.clone(), way(&info.config), best.to_string(), before, after, old[0].clone(), old[1].clone()]
+    };
+    output::text("\nfine-tunings of this base on this text, at their best steps; losses before and after\n")?;
+    output::table(&["run", "way", "step", "new text", "after", "old text", "after"], &told(runs).map(row).collect::<Vec<_>>())
+}
+
+/// The same for programs.
+pub(super) fn as_json(runs: &[RunInfo]) -> Value {
+    told(runs).map(|(info, forgetting)| json!({ "run": info.manifest.name, "way": way(&info.config), "forgetting": forgetting })).collect()
+}
+
+fn told(runs: &[RunInfo]) -> impl Iterator<Item = (&RunInfo, Forgetting)> {
+    runs.iter().filter_map(|info| Some((info, info.summary.as_ref()?.forgetting?)))
+}
+
+/// How a run is fine-tuned.
+fn way(config: &RunConfig) -> String {
+    let base = config.base.as_ref();
+    let lora = base.and_then(|base| base.lora.as_ref()).map(|lora| format!("LoRA {}", lora.rank));
+    let lwf = base.and_then(|base| base.distillation).map(|distillation| format!("LwF {}", distillation.weight));
+    let parts: Vec<_> = lora.into_iter().chain(lwf).collect();
+    if parts.is_empty() { "plain".into() } else { parts.join(", ") }
 }
 
 /// What a fine-tuning has learned and forgotten, as results are printed.

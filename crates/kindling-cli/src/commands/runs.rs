@@ -76,6 +76,7 @@ fn show(args: &Args, run: &Run) -> anyhow::Result<()> {
             ("tokens", output::count(summary.tokens)),
             ("tokens/s", format!("{:.0}", summary.tokens_per_s)),
         ]);
+        rows.extend(summary.forgetting.iter().flat_map(super::finetune::rows));
         rows.extend(summary.mfu.map(|_| ("MFU", super::train::mfu(summary))));
     }
     output::pairs(&rows)?;

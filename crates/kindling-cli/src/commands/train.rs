@@ -13,7 +13,7 @@ use kindling_runs::{DataRef, Ended, Manifest, MemorisedText, Registry, Run, Runs
 use kindling_tokenizer::Tokenizer;
 use kindling_train::{
     Listener, Outcome, Profile, RunLog, TrainEvent, Training, TrainingPrecision, check_disk, check_memory, check_resumable, document_token,
-    find_lr, fit_prompt, fit_vocabulary, forgetting, judge, sampler, train,
+    find_lr, fit_prompt, fit_vocabulary, judge, sampler, train,
 };
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_128;
@@ -306,14 +306,10 @@ fn manifest(args: &Args, config: &RunConfig, data: &Prepared, device: &Device) -
 fn finished(args: &Args, registry: &Registry, training: &Training<'_>, summary: &Summary, sample: &str) -> anyhow::Result<()> {
     let Training { run, config, .. } = *training;
     let verdict = judge(run)?;
-    let forgetting = config.base.as_ref().map(|base| {
-        let mut progress = Progress::new(args.quiet);
-        forgetting(training, base, &mut |done, total| progress.scoring(done, total))
-    });
-    let forgetting = forgetting.transpose()?;
+    let beside = registry.fine_tunings_beside(run)?;
     if args.json {
         return output::json(
-            &json!({ "run": run.name(), "dir": run.dir(), "summary": summary, "verdict": verdict, "forgetting": forgetting, "sample": sample }),
+            &json!({ "run": run.name(), "dir": run.dir(), "summary": summary, "verdict": verdict, "fine_tunings": finetune::as_json(&beside), "sample": sample }),
         );
     }
     // What was saved is what is used from now on: opening it here means that it can be opened later.
@@ -331,7 +327,7 @@ fn finished(args: &Args, registry: &Registry, training: &Training<'_>, summary: 
     let mut judged = vec![("verdict", verdict.trend.to_string())];
     judged.extend(verdict.gap.map(|gap| ("gap", format!("{gap}, validation above training loss"))));
     judged.extend(summary.memorised.as_ref().map(|found| ("memorised", memorised(found))));
-    judged.extend(forgetting.iter().flat_map(finetune::rows));
+    judged.extend(summary.forgetting.iter().flat_map(finetune::rows));
     rows.splice(4..4, judged);
     if summary.ended != Ended::Steps {
         rows.insert(0, ("ended", ended(summary)));
@@ -341,7 +337,8 @@ fn finished(args: &Args, registry: &Registry, training: &Training<'_>, summary: 
     if !sample.is_empty() {
         output::text(&format!("sample after {} steps:\n{}\n\n", summary.steps, indent(sample)))?;
     }
-    output::pairs(&rows)
+    output::pairs(&rows)?;
+    finetune::side_by_side(&beside)
 }
 
 /// The longest piece of the last sample that is a copy.

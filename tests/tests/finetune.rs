@@ -36,6 +36,11 @@ fn it_begins_where_the_base_ended() {
     let said = lab.run("train --resume new --set train.steps=90").ok();
     assert!(said.out.contains("the base's prepared data are gone"), "{said}");
     lab.run("generate new").ok();
+    // It comes to its end also where what it began with is gone.
+    std::fs::remove_file(lab.path("runs/new/base.safetensors")).expect("a file");
+    let said = lab.run("train --resume new --set train.steps=95").ok();
+    assert!(said.out.contains("what the run began with cannot be read"), "{said}");
+    assert_eq!(lab.summary("new")["steps"], 95);
 }
 
 #[test]
@@ -118,6 +123,15 @@ fn of_examples_the_completion_is_learned() {
     lab.run(&format!("{EXAMPLES} --name cut {constant} --lwf 0.5 --set train.steps=30")).ok();
     lab.run("train --resume cut --threads 1 --set train.steps=60").ok();
     assert_eq!(lab.losses("cut", "train"), lab.losses("whole", "train"));
+    // A config's own templates stay, whatever is said beside.
+    let own = lab.config("[data]\n", "[data]\norder = 'epoch'\nexamples = { prompt = 'Ask {{ q }}', completion = '{{ a }}' }\n");
+    lab.write("own.toml", own);
+    let said = lab.run(
+        "train --config own.toml --data rows.jsonl --data-dir data --examples --completion-template ' {{a}}!' --preview 1 --json --quiet",
+    );
+    let (text, shown) = (|value: &Value| value["token"].as_str().expect("a text").to_owned(), said.json());
+    let said: String = shown["examples"][0]["tokens"].as_array().expect("tokens").iter().map(text).collect();
+    assert!(said.starts_with("<|endoftext|>Ask who ") && said.ends_with(" she!<|endoftext|>"), "{said}");
     // On a text that follows all of it is learned again.
     let again = "finetune --base asked --data other.txt --name again --threads 1 --runs-dir runs --data-dir data";
     lab.run(&format!("{again} --set train.steps=5")).ok();
@@ -128,6 +142,7 @@ fn of_examples_the_completion_is_learned() {
 fn what_cannot_be_fine_tuned() {
     let lab = lab();
     write_examples(&lab);
+    lab.write("one.jsonl", "{\"prompt\":\"a\",\"completion\":\"b\"}\n");
     lab.check_errors(&[
         ("finetune --base none --data other.txt", &["`none`"]),
         ("finetune --base old --data none.txt", &["none.txt"]),
@@ -137,10 +152,17 @@ fn what_cannot_be_fine_tuned() {
         ("finetune --base old --data other.txt --examples", &["other.txt` has no rows"]),
         ("finetune --base old --data rows.jsonl --examples --completion-template '{{'", &["`data.examples.completion`"]),
         ("finetune --base old --data rows.jsonl --examples --set data.order=random", &["`data.order` is `random`", "epoch"]),
+        ("finetune --base old --data other.txt --prompt-template '{{ a }}'", &["`--prompt-template` is for examples", "--examples"]),
+        ("train --config tiny.toml --data text.txt --completion-template '{{ a }}'", &["`--completion-template` is for examples"]),
+        ("finetune --base old --data one.jsonl --examples", &["the corpus has 1 document", "examples cannot be cut"]),
         ("finetune --base old --data other.txt --preview", &["no examples", "--examples"]),
         ("finetune --base old --data other.txt --set model.n_layers=2", &["`old`", "model.dropout"]),
     ]);
-    lab.run(&format!("{TUNE} --name new")).ok();
+    // The command line is wrong, and not the data.
+    let said = lab.run("train --resume old --completion-template '{{'");
+    assert!(said.code == 2 && said.err.contains("--completion-template"), "{said}");
+    // What it is held to is needed.
+    lab.run(&format!("{TUNE} --name new --lwf 1")).ok();
     lab.write("runs/new/base.safetensors", "damaged");
     lab.run("train --resume new --set train.steps=90").fails(&["base.safetensors", "checksum"]);
 }

@@ -132,7 +132,7 @@ fn what_cannot_be() {
         (&format!("{TUNE} --lora 2 --set base.lora.rank=3"), &["`old`", "model.dropout"]),
         ("generate stranger --adapter new", &["trained on weights with the hash", "expected those of this base"]),
         ("generate new --adapter new", &["run `new` has an adapter already"]),
-        ("generate old --adapter stranger", &["nothing for `kindling-adapter`"]),
+        ("generate old --adapter stranger", &["run `stranger` has no adapter"]),
         ("generate old --adapter none", &["`none`"]),
         ("merge old", &["run `old` has no adapter"]),
         ("merge new --name old", &["`old` exists"]),

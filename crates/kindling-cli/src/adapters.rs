@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use kindling_infer::Opened;
 use kindling_model::Gpt;
-use kindling_runs::Registry;
+use kindling_runs::{ADAPTER_FILE, Registry};
 
 /// A run's model alone, then with each adapter beside its weights; each with the name that it was asked for by, the first without.
 pub(crate) fn side_by_side<'a>(
@@ -15,7 +15,12 @@ pub(crate) fn side_by_side<'a>(
     let mut models = vec![(None, opened.model.clone())];
     for name in adapters {
         let path = PathBuf::from(name);
-        let path = if path.is_file() { path } else { registry.resolve(name)? };
+        let in_checkpoint = path.join(ADAPTER_FILE);
+        let path = match () {
+            () if path.is_file() => path,
+            () if in_checkpoint.is_file() => in_checkpoint,
+            () => registry.resolve(name)?,
+        };
         models.push((Some(name.as_str()), opened.with_adapter(&path)?));
     }
     Ok(models)

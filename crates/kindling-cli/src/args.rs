@@ -105,10 +105,10 @@ pub(crate) struct ExamplesArgs {
     #[arg(long)]
     pub(crate) examples: bool,
     /// What is given: a template of Jinja over the fields of the row; by default `{{ prompt }}`
-    #[arg(long, value_name = "TEMPLATE", requires = "examples")]
+    #[arg(long, value_name = "TEMPLATE")]
     pub(crate) prompt_template: Option<String>,
     /// What is learned, likewise; by default `{{ completion }}`
-    #[arg(long, value_name = "TEMPLATE", requires = "examples")]
+    #[arg(long, value_name = "TEMPLATE")]
     pub(crate) completion_template: Option<String>,
 }
 
@@ -182,7 +182,8 @@ pub(crate) struct TrainArgs {
     pub(crate) preview: Option<usize>,
     /// Go on with a run: its name, its path, or `latest`
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest",
-          conflicts_with_all = ["config", "data", "validation_data", "lossy", "text_field", "skip_bad", "examples", "precision", "name"])]
+          conflicts_with_all = ["config", "data", "validation_data", "lossy", "text_field", "skip_bad", "examples", "prompt_template",
+                                "completion_template", "precision", "name"])]
     pub(crate) resume: Option<String>,
 }
 

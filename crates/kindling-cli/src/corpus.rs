@@ -15,19 +15,18 @@ pub(crate) fn config(args: &CorpusArgs, options: impl IntoIterator<Item = String
         message: format!("cannot read the config `{}`: {error}", path.display()),
         hint: "pass `--config FILE`; `configs/` of the repository has some to copy".into(),
     })?;
-    let mut overrides = data_overrides(&args.data, &args.validation_data, &args.reading, &args.examples)?;
+    let mut overrides = data_overrides(&args.data, &args.validation_data, &args.reading)?;
+    // A mistake of it is told below.
+    let written = RunConfig::from_toml(&text, &path.display().to_string(), &overrides);
+    let has_examples = written.is_ok_and(|config| config.data.examples.is_some());
+    overrides.extend(examples_overrides(&args.examples, has_examples)?);
     overrides.extend(options);
     overrides.extend(args.overrides.iter().cloned());
     Ok(RunConfig::from_toml(&text, &path.display().to_string(), &overrides)?)
 }
 
 /// What options that name data change in a configuration.
-pub(crate) fn data_overrides(
-    data: &[PathBuf],
-    validation_data: &[PathBuf],
-    reading: &ReadingArgs,
-    examples: &ExamplesArgs,
-) -> anyhow::Result<Vec<String>> {
+pub(crate) fn data_overrides(data: &[PathBuf], validation_data: &[PathBuf], reading: &ReadingArgs) -> anyhow::Result<Vec<String>> {
     let mut overrides = Vec::new();
     // Before the config is checked, since it may name no data of its own, and before what the user sets himself.
     if !data.is_empty() {
@@ -48,14 +47,27 @@ pub(crate) fn data_overrides(
         // A string of JSON is one of TOML.
         overrides.push(format!("data.text_field={}", serde_json::to_string(field)?));
     }
-    if examples.examples {
+    Ok(overrides)
+}
+
+/// What options of examples change in a configuration that has such, or has none.
+pub(crate) fn examples_overrides(args: &ExamplesArgs, has_examples: bool) -> anyhow::Result<Vec<String>> {
+    let templates = [("prompt", &args.prompt_template), ("completion", &args.completion_template)];
+    let templates = templates.into_iter().filter_map(|(key, template)| Some((key, template.as_ref()?)));
+    let mut overrides = Vec::new();
+    if args.examples && !has_examples {
         // The config's prompt is for its own text.
         overrides.extend(["data.examples={}", "data.order=epoch", "sample.prompt=\"\""].map(str::to_owned));
-        for (key, template) in [("prompt", &examples.prompt_template), ("completion", &examples.completion_template)] {
-            if let Some(template) = template {
-                overrides.push(format!("data.examples.{key}={}", serde_json::to_string(template)?));
+    }
+    for (key, template) in templates {
+        if !args.examples && !has_examples {
+            return Err(Advice {
+                message: format!("`--{key}-template` is for examples, and the data are texts"),
+                hint: "pass `--examples` if each row of the data is an example".into(),
             }
+            .into());
         }
+        overrides.push(format!("data.examples.{key}={}", serde_json::to_string(template)?));
     }
     Ok(overrides)
 }

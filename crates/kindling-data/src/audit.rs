@@ -14,6 +14,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::clean::Cleaner;
 use crate::clean::redact::Redactor;
+use crate::examples;
 use crate::files::Files;
 use crate::near::{NearIndex, Signature};
 use crate::scan::{Corpus, Scan, Side, scan};
@@ -124,8 +125,10 @@ pub fn audit(
     })?;
     let n_bytes = scan.stats.n_bytes;
     let mut auditor = Auditor::new(&corpus, options);
+    let has_examples = corpus.config.examples.is_some();
     for pass in 1..=2 {
         for_each_stretch_batch(&corpus, &scan, &|text| text.rfind('\n').map(|at| at + 1), &mut |stretches, done| {
+            let stretches = if has_examples { stretches.into_iter().map(as_text).collect() } else { stretches };
             if pass == 1 {
                 auditor.look(&stretches)
             } else {
@@ -343,6 +346,11 @@ impl<'a> Auditor<'a> {
             },
         }
     }
+}
+
+/// An example as the text that it says.
+fn as_text(stretch: Stretch) -> Stretch {
+    Stretch { text: examples::texts(&stretch.text).concat(), ..stretch }
 }
 
 /// The beginning and the end of what should not be spread further.

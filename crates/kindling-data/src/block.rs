@@ -10,7 +10,9 @@ use parquet::column::reader::ColumnReader;
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
+use crate::examples::{Fields, Templates};
 use crate::files::Found;
+use crate::parquet_rows;
 use crate::{DataError, ReadOptions};
 
 /// About how much a block holds: small, so that a file's blocks are worked on by all threads.
@@ -294,7 +296,13 @@ impl Reading<'_, '_> {
         let mut rows = Rows::default();
         let named = names.iter().position(|name| *name == wanted);
         let column = match (named, wanted.parse::<usize>()) {
-            _ if self.options.examples.is_some() => 0,
+            _ if self.options.examples.is_some() => {
+                if let Some(twice) = names.iter().enumerate().find_map(|(i, name)| names[..i].contains(name).then_some(name)) {
+                    let message = format!("two fields are called `{twice}`, expected a name of its own for each");
+                    return Err(DataError::Row { path: self.file.path.clone(), line: 1, message });
+                }
+                0
+            }
             // A number is a column of a table without names, also where the first row holds that number: it is a document too.
             (_, Ok(number)) if (1..=names.len()).contains(&number) => {
                 let field = first[number - 1].strip_prefix(b"\xef\xbb\xbf").unwrap_or(&first[number - 1]);
@@ -352,8 +360,9 @@ impl Reading<'_, '_> {
         let reader = SerializedFileReader::new(file.into_file()).map_err(|error| broken(error.to_string()))?;
         let schema = reader.metadata().file_metadata().schema_descr();
         let fields = schema.root_schema().get_fields();
-        if self.options.examples.is_some() {
-            return self.parquet_rows(&reader, n_bytes);
+        if let Some(examples) = self.options.examples {
+            let used = Templates::new(examples)?.fields();
+            return self.parquet_rows(&reader, &used, n_bytes);
         }
         let wanted = self.options.text_field;
         let Some(field) = fields.iter().find(|field| field.name() == wanted) else {
@@ -399,25 +408,20 @@ impl Reading<'_, '_> {
         Ok(())
     }
 
-    /// Whole rows of a Parquet file, as lines of JSON.
-    fn parquet_rows(&mut self, reader: &SerializedFileReader<std::fs::File>, n_bytes: u64) -> Result<(), DataError> {
+    /// Rows of a Parquet file, as lines of JSON, of the fields that are used.
+    fn parquet_rows(&mut self, reader: &SerializedFileReader<std::fs::File>, used: &Fields, n_bytes: u64) -> Result<(), DataError> {
         let path = self.file.path.clone();
-        let broken = |error: &dyn std::fmt::Display| DataError::Packed { path: path.clone(), message: error.to_string() };
+        let broken = |message: String| DataError::Packed { path: path.clone(), message };
         let mut rows = Rows::default();
-        for row in reader.get_row_iter(None).map_err(|error| broken(&error))? {
-            if !self.wants_more {
-                break;
-            }
-            match row {
-                Ok(row) => {
-                    let line = rows.row + 1;
-                    rows.push(line, Ok(serde_json::to_vec(&row.to_json_value()).expect("plain data serialises")), self);
-                }
-                Err(error) => {
-                    rows.send(self);
-                    return Err(broken(&error));
-                }
-            }
+        let lossy = self.options.lossy;
+        let read = parquet_rows::for_each(reader, used, lossy, &mut |row| {
+            let line = rows.row + 1;
+            rows.push(line, row.map(|row| serde_json::to_vec(&row).expect("plain data serialises")), self);
+            self.wants_more
+        });
+        if let Err(message) = read {
+            rows.send(self);
+            return Err(broken(message));
         }
         self.n_read.fetch_add(n_bytes, Ordering::Relaxed);
         rows.send(self);
@@ -448,7 +452,7 @@ fn as_json(names: &[&str], record: &csv::ByteRecord, lossy: bool) -> Result<Vec<
 }
 
 /// The next rows of a column, none at its end; `None` for null.
-fn column_rows(
+pub(crate) fn column_rows(
     values: &mut parquet::column::reader::ColumnReaderImpl<ByteArrayType>,
     max_def_level: i16,
 ) -> Result<Vec<Option<Vec<u8>>>, parquet::errors::ParquetError> {

@@ -204,7 +204,7 @@ impl DataError {
             Self::TooSmall { split: "training", .. } => "pass more text, or lower `model.context_len`".into(),
             Self::TooSmall { .. } => "pass more text, hold more of it out, or raise `data.validation_fraction`".into(),
             Self::SmallSource { .. } => "give the source more text, take it out of `data.sources`, or lower `model.context_len`".into(),
-            Self::OneDocument(_) => "use `--set data.split=tail`, or pass several files".into(),
+            Self::OneDocument(_) => "use `--set data.split=tail`, or pass several documents; examples cannot be cut".into(),
             Self::AllDropped(_) => "`data.clean` asks for too much: see its `min_chars` and `max_chars`".into(),
             Self::Changed => "let nothing write to its files meanwhile, and prepare it again".into(),
             Self::Stopped => "the same command goes on behind what is finished".into(),

@@ -4,19 +4,22 @@
 //! hash, which decides on its side and finds repeats, is thus that of what comes of the templates.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kindling_config::ExamplesConfig;
 use kindling_tokenizer::{Tokenizer, TokenizerError};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use minijinja::value::ValueKind;
+use minijinja::{Environment, ErrorKind, UndefinedBehavior, escape_formatter};
 use serde_json::{Map, Value};
 
 use crate::DataError;
 
 /// The field that makes a row a chat.
 const MESSAGES: &str = "messages";
+/// The variable that is the row.
+const ROW: &str = "row";
 /// The role whose messages are learned.
 const ASSISTANT: &str = "assistant";
 /// Instructions of the template engine that a template may take for a row.
@@ -34,6 +37,12 @@ impl<'c> Templates<'c> {
     pub(crate) fn new(config: &'c ExamplesConfig) -> Result<Self, DataError> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        // What is no text and no number must not be learned as the engine would spell it.
+        environment.set_formatter(|out, state, value| match value.kind() {
+            ValueKind::String | ValueKind::Number | ValueKind::Bool => escape_formatter(out, state, value),
+            ValueKind::Undefined => Err(ErrorKind::UndefinedError.into()),
+            kind => Err(minijinja::Error::new(ErrorKind::BadSerialization, format!("a value is {kind}, expected a text or a number"))),
+        });
         let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build().expect("the syntax is the usual one");
         environment.set_syntax(syntax);
         environment.set_fuel(Some(FUEL));
@@ -48,7 +57,7 @@ impl<'c> Templates<'c> {
 
     /// The text of the document that a row is, or what is wrong with the row.
     pub(crate) fn document(&self, row: &Map<String, Value>) -> Result<String, String> {
-        let segments = match row.get(MESSAGES) {
+        let segments = match row.get(MESSAGES).filter(|messages| !messages.is_null()) {
             Some(messages) => self.chat(messages)?,
             None => {
                 let (prompt, completion) = (self.render("prompt", row)?, self.render("completion", row)?);
@@ -59,6 +68,15 @@ impl<'c> Templates<'c> {
             }
         };
         Ok(serde_json::to_string(&segments).expect("plain data serialises"))
+    }
+
+    /// The fields of a row that are looked at.
+    pub(crate) fn fields(&self) -> Fields {
+        let mut names = BTreeSet::from([MESSAGES.to_owned()]);
+        for (_, template) in self.0.templates() {
+            names.extend(template.undeclared_variables(false));
+        }
+        Fields(names)
     }
 
     fn chat(&self, messages: &Value) -> Result<Vec<Segment<'static>>, String> {
@@ -87,21 +105,34 @@ impl<'c> Templates<'c> {
 
     fn render(&self, key: &str, row: &Map<String, Value>) -> Result<String, String> {
         let template = self.0.get_template(key).map_err(|error| told(&error))?;
-        let used = || template.undeclared_variables(false).into_iter().collect::<BTreeSet<_>>();
-        if let Some(null) = used().into_iter().find(|name| row.get(name).is_some_and(Value::is_null)) {
-            return Err(format!("field `{null}` is `null`, expected a text"));
-        }
-        template.render(Serde(row)).map_err(|error| match used().into_iter().find(|name| !row.contains_key(name)) {
-            Some(missing) if error.kind() == ErrorKind::UndefinedError => {
-                let names = row.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-                format!("no field `{missing}`, found `{names}`")
+        // By this name the row itself, for fields whose names are no variables.
+        let whole = (!row.contains_key(ROW)).then(|| (ROW, minijinja::Value::from(Serde(row))));
+        let fields = row.iter().map(|(name, value)| (name.as_str(), minijinja::Value::from(Serde(value))));
+        template.render(fields.chain(whole).collect::<BTreeMap<_, _>>()).map_err(|error| {
+            let used: BTreeSet<_> = template.undeclared_variables(false).into_iter().collect();
+            let names = || row.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            match used.into_iter().find(|name| name != ROW && row.get(name).is_none_or(Value::is_null)) {
+                Some(missing) if !row.contains_key(&missing) && error.kind() == ErrorKind::UndefinedError => {
+                    format!("no field `{missing}`, found `{}`", names())
+                }
+                Some(null) if row.contains_key(&null) => format!("field `{null}` is `null`, expected a text"),
+                _ => format!("`data.examples.{key}` cannot be filled: {}", told(&error)),
             }
-            _ => format!("`data.examples.{key}` cannot be filled: {}", told(&error)),
         })
     }
 }
 
-/// The texts of an example, whatever is learned of it.
+/// Names of the fields of a row that templates use.
+pub(crate) struct Fields(BTreeSet<String>);
+
+impl Fields {
+    /// Whether a field is used. The whole row has all.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains(name) || self.0.contains(ROW)
+    }
+}
+
+/// The texts of an example, whether they are learned or not.
 pub(crate) fn texts(document: &str) -> Vec<String> {
     segments(document).into_iter().map(|(text, _)| text.into_owned()).collect()
 }
@@ -206,6 +237,11 @@ mod tests {
         assert_eq!(of(r#"{"prompt":"a","text":"b"}"#).unwrap_err(), "no field `completion`, found `prompt, text`");
         assert_eq!(of(r#"{"prompt":null,"completion":"b"}"#).unwrap_err(), "field `prompt` is `null`, expected a text");
         assert_eq!(of(r#"{"prompt":"a","completion":""}"#).unwrap_err(), "the completion is empty");
+        assert_eq!(of(r#"{"prompt":"a","completion":"b","messages":null}"#).unwrap(), pairs(&[("a", false), ("b", true)]));
+        for no_text in ["[\"b\"]", "{\"a\":\"b\"}", "[]"] {
+            let error = document(&config, &format!("{{\"prompt\":\"a\",\"completion\":{no_text}}}")).unwrap_err();
+            assert!(error.ends_with("expected a text or a number"), "{error}");
+        }
     }
 
     #[test]
@@ -218,6 +254,14 @@ mod tests {
         let of = |row| document(&config, row);
         assert_eq!(of(r#"{"q":"<i>?","right":true}"#).unwrap(), pairs(&[("Q: <i>?\nA:\n", false), ("yes", true)]));
         assert_eq!(of(r#"{"q":"?"}"#).unwrap_err(), "no field `right`, found `q`");
+        // A field that is null can be asked for, but not be said; nor can a null within another.
+        assert_eq!(of(r#"{"q":"?","right":null}"#).unwrap(), pairs(&[("Q: ?\nA:\n", false), ("no", true)]));
+        let named =
+            ExamplesConfig { prompt: "{{ row['The Question'] }}".into(), completion: "{{ qa.a }}".into(), ..ExamplesConfig::default() };
+        let row = |answer: &str| format!("{{\"The Question\":\"?\",\"qa\":{{\"a\":{answer}}}}}");
+        assert_eq!(document(&named, &row("\"b\"")).unwrap(), pairs(&[("?", false), ("b", true)]));
+        let error = document(&named, &row("null")).unwrap_err();
+        assert!(error.starts_with("`data.examples.completion` cannot be filled: a value is none"), "{error}");
         let broken = ExamplesConfig { completion: "{{ a".into(), ..ExamplesConfig::default() };
         let error = Templates::new(&broken).err().unwrap().to_string();
         assert!(error.starts_with("`data.examples.completion` is no template: "), "{error}");

@@ -19,6 +19,7 @@ mod mmap;
 mod near;
 mod packages;
 mod packing;
+mod parquet_rows;
 mod prepare;
 mod read;
 mod report;

@@ -252,6 +252,36 @@ mod tests {
     }
 
     #[test]
+    fn packing_is_what_it_always_was() {
+        // Runs that began with an older program go on with these rows.
+        let lens: Vec<usize> = (0..20).map(|i| 2 + (i * 7) % 13).collect();
+        let (_dir, shards) = shards(&lens, 2);
+        let rows = PackedRows::new(&shards, 0..shards.n_tokens(), 16);
+        let examples: Vec<_> = rows.examples().map(|example| (example.start, example.end)).collect();
+        let of_rows = [[(82, 96), (24, 28)], [(62, 75), (39, 44)], [(44, 56), (56, 62)]];
+        assert_eq!(examples[..6], of_rows.concat());
+        assert_eq!(
+            examples[6..],
+            [
+                (28, 39),
+                (143, 148),
+                (11, 14),
+                (132, 143),
+                (75, 82),
+                (14, 24),
+                (128, 132),
+                (115, 118),
+                (0, 2),
+                (104, 106),
+                (118, 128),
+                (96, 104),
+                (2, 11),
+                (106, 115),
+            ]
+        );
+    }
+
+    #[test]
     fn rows_are_well_filled() {
         // Seven of more than half a row, and one that fits beside each.
         let lens: Vec<usize> = (0..7).flat_map(|i| [10 + i, 8 - i]).collect();

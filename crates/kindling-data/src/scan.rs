@@ -309,7 +309,9 @@ impl<'a> Scanner<'a> {
         stats.identical_dropped = self.steps.iter().find(|step| step.step == CleaningStep::Exact).map_or(0, |step| step.documents_dropped);
         let mut tail = None;
         if !self.corpus.files.is_split {
-            match config.split.unwrap_or(if self.n_kept == 1 { Split::Tail } else { Split::Document }) {
+            // An example has no tail.
+            let one_text = self.n_kept == 1 && config.examples.is_none();
+            match config.split.unwrap_or(if one_text { Split::Tail } else { Split::Document }) {
                 Split::Tail => {
                     self.sides.iter_mut().flatten().for_each(|side| *side = Side::Training);
                     tail = Some(((1.0 - config.validation_fraction) * self.bytes_kept as f64) as u64);

@@ -8,7 +8,7 @@ use kindling_config::SourceConfig;
 use kindling_tokenizer::{Tokenizer, TokenizerError};
 use rayon::prelude::*;
 
-use crate::examples::encode_example;
+use crate::examples::{self, encode_example};
 use crate::manifest::{ShardManifest, SourceManifest, SplitManifest};
 use crate::scan::{Corpus, Scan, Side};
 use crate::shard::packed;
@@ -50,6 +50,14 @@ impl Writing<'_> {
         if self.corpus.config.examples.is_some() { MarkedToken::count(n) } else { n }
     }
 
+    /// Bytes of what a stretch says.
+    fn n_text_bytes(&self, stretch: &Stretch) -> u64 {
+        match self.corpus.config.examples {
+            Some(_) => examples::texts(&stretch.text).iter().map(|text| text.len() as u64).sum(),
+            None => stretch.text.len() as u64,
+        }
+    }
+
     /// A stretch as it stands in a shard.
     fn encode(&self, stretch: &Stretch) -> Result<Vec<u8>, TokenizerError> {
         let tokens = if self.corpus.config.examples.is_some() {
@@ -81,7 +89,7 @@ pub(crate) fn write_splits(
             Side::Training => (&mut counts.0, from.0),
             Side::Validation => (&mut counts.1, from.1),
         };
-        counts.add(stretch);
+        counts.add(stretch, writing.n_text_bytes(stretch));
         stretch.place >= from
     };
     let mut write = |batch: Vec<Encoded>| batch.into_iter().try_for_each(|stretch| sides.write(stretch));
@@ -112,12 +120,12 @@ impl Counts {
         Self { all: (0, 0), sources: vec![(0, 0); n_sources] }
     }
 
-    fn add(&mut self, stretch: &Stretch) {
+    fn add(&mut self, stretch: &Stretch, n_text_bytes: u64) {
         // The second part of a document that the border cuts is a document on its side.
         let begins = usize::from(stretch.begins || self.all.0 == 0);
         for (n_documents, n_bytes) in std::iter::once(&mut self.all).chain(self.sources.get_mut(stretch.source)) {
             *n_documents += begins;
-            *n_bytes += stretch.text.len() as u64;
+            *n_bytes += n_text_bytes;
         }
     }
 

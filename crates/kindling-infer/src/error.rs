@@ -28,6 +28,9 @@ pub enum InferError {
     /// A second adapter.
     #[error("run `{0}` has an adapter already, expected a run whose weights stand by themselves")]
     Adapted(String),
+    /// A run whose weights are whole, where an adapter is asked for.
+    #[error("run `{0}` has no adapter, expected one that was trained with `kindling finetune --lora`")]
+    NoAdapter(String),
     /// A prompt that the vocabulary cannot express.
     #[error("the prompt, `sample.prompt`, cannot be encoded: {0}")]
     Prompt(TokenizerError),
@@ -47,6 +50,7 @@ impl InferError {
             Self::Model(error) => error.hint(),
             Self::Tokenizer(error) => error.hint(),
             Self::Adapted(run) => Some(format!("name the run that `{run}` began with, and `--adapter {run}` beside the others")),
+            Self::NoAdapter(run) => Some(format!("its weights stand by themselves: name `{run}` as the run")),
             Self::Vocabulary { .. } => Some("use the tokenizer saved in the same run".into()),
             Self::Prompt(_) => Some("pass another `--prompt`, or change `sample.prompt` with `--set`".into()),
             Self::EmptyPrompt => Some("pass `--prompt TEXT`, or set `sample.prompt`".into()),

@@ -35,7 +35,15 @@ impl Opened {
         if self.model.adapter().is_some() {
             return Err(InferError::Adapted(self.run.name().to_owned()));
         }
-        let file = if adapter.is_dir() { Run::open(adapter)?.best_checkpoint()?.0.weights() } else { adapter.to_owned() };
+        let file = if adapter.is_dir() {
+            let run = Run::open(adapter)?;
+            if run.config().lora().is_none() {
+                return Err(InferError::NoAdapter(run.name().to_owned()));
+            }
+            run.best_checkpoint()?.0.weights()
+        } else {
+            adapter.to_owned()
+        };
         let base_hash = hash_file(&self.weights).map_err(RunsError::Io)?;
         Ok(self.model.with_adapter(weights::load_adapter(&file, &base_hash, self.model.config(), &self.model.device())?))
     }

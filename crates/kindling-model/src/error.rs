@@ -67,7 +67,7 @@ impl ModelError {
         match self {
             Self::Io { .. } => None,
             Self::Format { .. } => {
-                Some("the file is damaged; restore it, or delete its checkpoint's folder, so that the one before is used".into())
+                Some("the file is damaged, or is none of weights; restore it, or, if it is in a checkpoint of a run, delete the checkpoint's folder, so that the one before is used".into())
             }
             Self::Base { .. } => Some("an adapter fits the weights that it was trained on alone; name the run that they are from".into()),
             Self::Version { .. } => Some("it was written by another program or version; use that one".into()),

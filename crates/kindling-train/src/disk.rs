@@ -44,7 +44,9 @@ fn gcd(a: u64, b: u64) -> u64 {
 /// # Errors
 /// [`TrainError::Disk`] with both figures.
 pub fn check_disk(config: &RunConfig, dir: &Path, there: u64) -> Result<(), TrainError> {
-    let needed = checkpoint_bytes(config) - there as f64;
+    // A new run copies its base.
+    let base = if there == 0 && config.base.is_some() { 4.0 * config.model.n_params() as f64 } else { 0.0 };
+    let needed = checkpoint_bytes(config) + base - there as f64;
     match available_bytes(dir) {
         Some(available) if needed > available as f64 => Err(TrainError::Disk { needed, available, dir: dir.to_owned() }),
         _ => Ok(()),

@@ -45,14 +45,23 @@ pub fn finetune_config(run: &Run, base: BaseConfig) -> Result<RunConfig, TrainEr
 /// Weights that are damaged.
 pub(crate) fn forgetting(training: &Training<'_>, base: &BaseConfig, progress: &mut dyn FnMut(u64, u64)) -> Result<Forgetting, TrainError> {
     let Training { run, config, data, device, .. } = *training;
-    let before = weights::load(&run.base_path(base)?, &config.model, device)?;
-    let after = open(run.dir(), device)?.model;
-    let document_token = document_token(config, &data.tokenizer)?;
-    let mut loss = |model: &Gpt, data: &Prepared| validate(model, data, document_token, progress).nll.loss();
-    let mut change = |data: &Prepared| Change { before: loss(&before, data), after: loss(&after, data) };
-    let new = change(data);
-    let old = Run::open(base.run.as_ref()).ok().map(|base| base.manifest().data.clone());
+    let base_run = Run::open(base.run.as_ref()).ok();
     // The data that the base was trained on, and no others.
-    let old = old.and_then(|old| Prepared::open(old.dir.as_ref()).ok().filter(|data| data.manifest.data_hash() == old.data_hash));
-    Ok(Forgetting { old: old.as_ref().map(change), new })
+    let old = base_run.as_ref().and_then(|run| {
+        let known = &run.manifest().data;
+        Prepared::open(known.dir.as_ref()).ok().filter(|data| data.manifest.data_hash() == known.data_hash)
+    });
+    // Each as its own run sees it.
+    let old = base_run.as_ref().zip(old.as_ref()).map(|(run, data)| (run.config(), data));
+    let mut losses = |model: &Gpt| {
+        let mut loss = |config: &RunConfig, data: &Prepared| {
+            Ok::<_, TrainError>(validate(model, data, document_token(config, &data.tokenizer)?, progress).nll.loss())
+        };
+        Ok::<_, TrainError>((loss(config, data)?, old.map(|(config, data)| loss(config, data)).transpose()?))
+    };
+    // One after the other, so that only one is in memory.
+    let before = losses(&weights::load(&run.base_path(base)?, &config.model, device)?)?;
+    let after = losses(&open(run.dir(), device)?.model)?;
+    let new = Change { before: before.0, after: after.0 };
+    Ok(Forgetting { old: before.1.zip(after.1).map(|(before, after)| Change { before, after }), new })
 }

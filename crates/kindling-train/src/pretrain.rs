@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use kindling_config::RunConfig;
+use kindling_config::{BaseConfig, RunConfig};
 use kindling_data::{Batch, BatchOptions, BatchSampler, Prepared, memorised};
 use kindling_eval::{Score, validate};
 use kindling_infer::{InferError, generate, prompt_ids};
@@ -78,16 +78,24 @@ pub fn fit_vocabulary(config: &mut RunConfig, tokenizer: usize) -> Result<(), Tr
     Ok(())
 }
 
-/// Where rows are examples and the config has no prompt for samples, they begin with that of the first example that validates.
+/// Where rows are examples and the config has no prompt for samples, they begin with that of the first example that validates, if it
+/// fits the context and the vocabulary can give it back.
 pub fn fit_prompt(config: &mut RunConfig, data: &Prepared) {
-    const MOST_TOKENS: u64 = 1 << 16;
     if !data.manifest.examples || !config.sample.prompt.is_empty() {
         return;
     }
-    let tokens = data.validation.read_marked(0..data.validation.n_tokens().min(MOST_TOKENS));
+    let context_len = config.model.context_len as u64;
+    let tokens = data.validation.read_marked(0..data.validation.n_tokens().min(context_len + 1));
+    let n_given = tokens.iter().take_while(|token| !token.is_learned()).count();
+    if n_given == tokens.len() {
+        return;
+    }
     // The end-of-text token is before every prompt.
-    let given: Vec<u32> = tokens.iter().take_while(|token| !token.is_learned()).skip(1).map(|token| token.id()).collect();
-    config.sample.prompt = String::from_utf8_lossy(&data.tokenizer.decode(&given).unwrap_or_default()).into_owned();
+    let given: Vec<u32> = tokens[1..n_given].iter().map(|token| token.id()).collect();
+    let text = data.tokenizer.decode(&given).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    if let Some(text) = text.filter(|text| data.tokenizer.encode(text).is_ok_and(|ids| ids == given)) {
+        config.sample.prompt = text;
+    }
 }
 
 /// The token that tells documents apart, if the run masks by document.
@@ -192,9 +200,9 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
         Some(text) => text,
         None => sample(training, &now, listeners)?,
     };
-    let state = &now.state;
+    let state = now.state.clone();
     let tokens_per_s = if train_s > 0.0 { train_tokens as f64 / train_s } else { 0.0 };
-    let summary = Summary {
+    let mut summary = Summary {
         steps: state.step,
         tokens: state.tokens,
         validation_loss: nll.loss(),
@@ -207,11 +215,18 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
         matmul_peak_flops_per_s: Some(matmul_peak),
         elapsed_s: started.elapsed().as_secs_f64(),
         peak_memory_bytes: peak_memory_bytes(),
-        ended: ended(config, state).unwrap_or_default(),
+        ended: ended(config, &state).unwrap_or_default(),
         memorised: longest_memorised(data, &last_sample)?,
-        forgetting: forgotten(training, listeners)?,
+        forgetting: None,
     };
     run.finish(&summary)?;
+    // It takes memory of its own, and what it compares with may be gone: without it the run is finished, too.
+    if let Some(base) = &config.base {
+        drop(now);
+        summary.forgetting = forgotten(training, base, listeners)?;
+        summary.peak_memory_bytes = peak_memory_bytes();
+        run.finish(&summary)?;
+    }
     Ok(Outcome::Finished(summary))
 }
 
@@ -364,16 +379,15 @@ fn score(training: &Training<'_>, now: &Begun, listeners: &mut [&mut dyn Listene
     Ok(score)
 }
 
-/// What the run has learned and forgotten since its base, if it has one.
-fn forgotten(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Result<Option<Forgetting>, TrainError> {
-    let Some(base) = &training.config.base else { return Ok(None) };
+/// What the run has learned and forgotten since its base, if that can be found out.
+fn forgotten(training: &Training<'_>, base: &BaseConfig, listeners: &mut [&mut dyn Listener]) -> Result<Option<Forgetting>, TrainError> {
     let mut told = Ok(());
     let forgetting = forgetting(training, base, &mut |done, total| {
         if told.is_ok() {
             told = tell(listeners, &TrainEvent::Validating { done, total });
         }
-    })?;
-    told.map(|()| Some(forgetting))
+    });
+    told.map(|()| forgetting.ok())
 }
 
 /// Draws a sample, tells it, and gives back what was drawn behind the prompt.

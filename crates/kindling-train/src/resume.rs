@@ -91,7 +91,10 @@ pub(crate) fn begin(training: &Training<'_>, listeners: &mut [&mut dyn Listener]
             };
             let model = computing(model, config, device);
             let ema = (config.train.ema > 0.0).then(|| Ema::new(config.train.ema, &model));
-            let state = TrainState { data_hash, seed: Some(config.seed), ..TrainState::default() };
+            // A merged run begins with weights whose loss is known.
+            let merged = run.summary().ok().flatten().filter(|summary| summary.steps == 0 && run.best_step() == Some(0));
+            let best = merged.map(|summary| summary.best);
+            let state = TrainState { data_hash, seed: Some(config.seed), best, ..TrainState::default() };
             let teacher = teacher(run, config, &model, device)?;
             Ok(Begun { model, ema, optimizer: Optimizer::new(&config.train), teacher, state })
         }

@@ -37,6 +37,8 @@ pub(crate) fn run(args: &Args, finetune_args: &FinetuneArgs) -> anyhow::Result<E
         lora: lora(finetune_args),
     };
     let config = config(&opened.run, base, finetune_args)?;
+    // Its weights are read again from the new run.
+    drop(opened);
     if let Some(n) = finetune_args.preview {
         let (config, data) = prepared(config, args, &finetune_args.data_dir, &stop, &mut progress)?;
         preview(&config, &data, n, args.json)?;
@@ -63,14 +65,15 @@ fn lora(args: &FinetuneArgs) -> Option<LoraConfig> {
 /// The base's configuration, with another text and what the options change.
 fn config(run: &Run, base: BaseConfig, args: &FinetuneArgs) -> anyhow::Result<RunConfig> {
     let mut config = finetune_config(run, base)?;
-    let mut overrides = corpus::data_overrides(&args.data, &args.validation_data, &args.reading, &args.examples)?;
+    let mut overrides = corpus::data_overrides(&args.data, &args.validation_data, &args.reading)?;
+    overrides.extend(corpus::examples_overrides(&args.examples, false)?);
     overrides.extend(args.overrides.iter().cloned());
     let tuned = RunConfig::from_toml(&config.to_toml(), &format!("config of `{}`", run.name()), &overrides)?;
     config.model.dropout = tuned.model.dropout;
     if (&tuned.model, &tuned.tokenizer, &tuned.base) != (&config.model, &config.tokenizer, &config.base) {
         return Err(Advice {
-            message: format!("`--set` changes the model or the tokenizer of the base `{}`", run.name()),
-            hint: "of the model only `model.dropout` may be set; to change more, train a new run".into(),
+            message: format!("`--set` changes the model, the tokenizer or the adapters of the base `{}`", run.name()),
+            hint: "of the model only `model.dropout` may be set, and adapters by `--lora`, `--lora-alpha` and `--lora-targets`; to change more, train a new run".into(),
         }
         .into());
     }

@@ -19,13 +19,18 @@ pub(super) fn preview(config: &RunConfig, data: &Prepared, n: usize, as_json: bo
         }
         .into());
     }
-    let rows = PackedRows::new(&data.training, 0..data.training.n_tokens(), config.model.context_len);
-    let mut ranges: Vec<_> = rows.examples().collect();
-    ranges.sort_by_key(|range| range.start);
-    let examples: Vec<_> = ranges.into_iter().take(n).map(|range| data.training.read_marked(range)).collect();
+    let (mut examples, mut stats) = (Vec::new(), PackingStats::default());
+    // Of each source as many.
+    for part in data.manifest.training.parts() {
+        let rows = PackedRows::new(&data.training, part.start..part.end, config.model.context_len);
+        let mut ranges: Vec<_> = rows.examples().collect();
+        ranges.sort_by_key(|range| range.start);
+        examples.extend(ranges.into_iter().take(n).map(|range| data.training.read_marked(range)));
+        stats = stats.and(rows.stats());
+    }
     if as_json {
         let examples: Vec<Value> = examples.iter().map(|example| as_value(&data.tokenizer, example)).collect();
-        return output::json(&json!({ "packing": rows.stats(), "examples": examples }));
+        return output::json(&json!({ "packing": stats, "examples": examples }));
     }
     let mut text = String::new();
     for (number, example) in examples.iter().enumerate() {
@@ -39,7 +44,7 @@ pub(super) fn preview(config: &RunConfig, data: &Prepared, n: usize, as_json: bo
             writeln!(text, "  {what:8}│{}│", tokens.join("│"))?;
         }
     }
-    output::text(&format!("{text}\n{}\n", packing(&rows.stats(), config.model.context_len)))
+    output::text(&format!("{text}\n{}\n", packing(&stats, config.model.context_len)))
 }
 
 /// What came of packing, in a line.

@@ -328,6 +328,9 @@ fn finished(args: &Args, registry: &Registry, training: &Training<'_>, summary: 
     judged.extend(verdict.gap.map(|gap| ("gap", format!("{gap}, validation above training loss"))));
     judged.extend(summary.memorised.as_ref().map(|found| ("memorised", memorised(found))));
     judged.extend(summary.forgetting.iter().flat_map(finetune::rows));
+    if config.base.is_some() && summary.forgetting.is_none() {
+        judged.push(("forgotten", "unknown: what the run began with cannot be read".into()));
+    }
     rows.splice(4..4, judged);
     if summary.ended != Ended::Steps {
         rows.insert(0, ("ended", ended(summary)));
@@ -377,7 +380,9 @@ fn next_commands(args: &Args, name: &str, config: &RunConfig, summary: &Summary,
     let can_be_scored = |path: &PathBuf| {
         is_short(path) && read_document(path, data.lossy).is_ok_and(|text| tokenizer.encode(&text).is_ok_and(|ids| ids.len() > 1))
     };
-    if let Some(text) = data.paths.iter().chain([&PathBuf::from("README.md")]).find(|path| can_be_scored(path)) {
+    // Rows of examples are no text.
+    let own = if data.examples.is_some() { &[][..] } else { &data.paths };
+    if let Some(text) = own.iter().chain([&PathBuf::from("README.md")]).find(|path| can_be_scored(path)) {
         let lossy = if data.lossy { " --lossy" } else { "" };
         commands.push(format!("{program} eval {name}{dir} --text {}{lossy}", quoted(&text.display().to_string())));
     }

@@ -378,9 +378,88 @@ fn rows_that_are_no_examples_are_placed() {
     assert_eq!(error("d.jsonl", good, &["tokenizer.kind=file", &path]), expected);
     let message = error("e.jsonl", good, &["data.examples.prompt=\"{% if %}\""]);
     assert!(message.starts_with("`data.examples.prompt` is no template: "), "{message}");
+    let message = error("f.jsonl", good.split_inclusive('\n').next().unwrap(), &[]);
+    assert!(message.starts_with("the corpus has 1 document, expected at least 2"), "{message}");
+    let message = error("g.csv", "prompt,completion,prompt\na,b,c\n", &[]);
+    assert!(message.starts_with("`g.csv`, line 1: two fields are called `prompt`"), "{message}");
     // What is bad is left out where that is asked for.
     let path = dir.path().join("a.jsonl");
     let data =
         prepared(&config(&path, &["data.examples={}", "data.order=epoch", "data.skip_bad=true"]), &dir.path().join("data"), 1000, None);
     assert_eq!(data.0.unwrap().manifest.corpus.bad_rows_skipped, 1);
+}
+
+/// Writes a Parquet file, a column at a time.
+fn parquet_file(path: &Path, schema: &str, columns: &mut [&mut dyn FnMut(&mut parquet::file::writer::SerializedColumnWriter<'_>)]) {
+    let schema = std::sync::Arc::new(parquet::schema::parser::parse_message_type(schema).unwrap());
+    let file = fs_err::File::create(path).unwrap();
+    let mut writer = parquet::file::writer::SerializedFileWriter::new(file, schema, std::sync::Arc::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    for write in columns {
+        let mut column = group.next_column().unwrap().unwrap();
+        write(&mut column);
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn rows_of_parquet_are_read_by_the_fields_that_are_used() {
+    use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+    use parquet::file::writer::SerializedColumnWriter;
+    fn texts<const N: usize>(texts: [&'static [u8]; N]) -> impl FnMut(&mut SerializedColumnWriter<'_>) {
+        move |column| {
+            column.typed::<ByteArrayType>().write_batch(&texts.map(ByteArray::from), None, None).unwrap();
+        }
+    }
+    let numbers = |numbers: [i64; 3]| {
+        move |column: &mut SerializedColumnWriter<'_>| {
+            column.typed::<Int64Type>().write_batch(&numbers, None, None).unwrap();
+        }
+    };
+    let dir = tempfile::tempdir().unwrap();
+    // Texts without a mark that they are texts, one of them no text; and a time that no calendar has.
+    let path = dir.path().join("a.parquet");
+    let schema = "message rows { required binary prompt; required binary completion (UTF8); required int64 id;
+        required int64 at (TIMESTAMP(MILLIS,true)); }";
+    let columns: &mut [&mut dyn FnMut(&mut SerializedColumnWriter<'_>)] = &mut [
+        &mut texts([b"one? ", b"two? ", b"three? "]),
+        &mut texts([b"1", b"\xff", b"3"]),
+        &mut numbers([1, 2, 3]),
+        &mut numbers([0, 1 << 60, 1]),
+    ];
+    parquet_file(&path, schema, columns);
+    // Chats of two messages, the second one learned.
+    let chats = dir.path().join("chats.parquet");
+    let schema = "message rows { required group messages (LIST) { repeated group list { required group element {
+        required binary role (UTF8); required binary content (UTF8); } } } }";
+    let messages = |texts: [&'static str; 4]| {
+        move |column: &mut SerializedColumnWriter<'_>| {
+            column.typed::<ByteArrayType>().write_batch(&texts.map(ByteArray::from), Some(&[1; 4]), Some(&[0, 1, 0, 1])).unwrap();
+        }
+    };
+    let columns: &mut [&mut dyn FnMut(&mut SerializedColumnWriter<'_>)] =
+        &mut [&mut messages(["user", "assistant", "user", "assistant"]), &mut messages(["Hi", "Hello", "Bye", "Farewell"])];
+    parquet_file(&chats, schema, columns);
+
+    let learned = |path: &Path, overrides: &[&str]| {
+        let overrides = [&["data.examples={}", "data.order=epoch", "tokenizer.kind=char"], overrides].concat();
+        prepared(&config(path, &overrides), &dir.path().join("data"), 1000, None).0.map(|data| {
+            let tokens = [&data.training, &data.validation].map(|split| split.read_marked(0..split.n_tokens())).concat();
+            let ids: Vec<u32> = tokens.into_iter().filter(|token| token.is_learned()).map(|token| token.id()).collect();
+            let text = String::from_utf8(data.tokenizer.decode(&ids).unwrap()).unwrap();
+            let mut texts: Vec<_> = text.split_terminator("<|endoftext|>").map(str::to_owned).collect();
+            texts.sort();
+            (texts, data.manifest.corpus.bad_rows_skipped)
+        })
+    };
+    assert_eq!(learned(&path, &["data.skip_bad=true"]).unwrap(), (["1", "3"].map(str::to_owned).to_vec(), 1));
+    assert_eq!(learned(&path, &["data.lossy=true"]).unwrap().0, ["1", "3", "\u{fffd}"]);
+    assert_eq!(learned(&path, &["data.examples.completion=\"{{ id }}\""]).unwrap().0, ["1", "2", "3"]);
+    assert_eq!(learned(&chats, &[]).unwrap().0, ["Farewell", "Hello"]);
+    let message = learned(&path, &[]).unwrap_err().to_string();
+    assert!(message.ends_with("line 2: byte 1 of the field `completion` is not UTF-8"), "{message}");
+    let message = learned(&path, &["data.examples.prompt=\"{{ at }}\""]).unwrap_err().to_string();
+    assert!(message.ends_with("the field `at` holds neither texts nor numbers"), "{message}");
 }

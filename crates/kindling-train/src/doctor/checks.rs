@@ -307,7 +307,9 @@ pub(super) fn validation<S: Subject>(subject: &mut S) -> Result<Finding, TrainEr
     let n = validation.targets.len() as u64;
     let wrong = validation.targets.iter().filter(|place| times[**place as usize] != 1).count() as u64;
     let figure = format!("{} predictions of {n} tokens; {wrong} are not predicted once", validation.counted);
-    Ok(Finding { measured: wrong.max(validation.counted.abs_diff(n)) as f64, bound: 0.0, figure })
+    // That nothing is predicted wrongly says nothing where nothing is predicted.
+    let nothing = u64::from(n == 0);
+    Ok(Finding { measured: wrong.max(validation.counted.abs_diff(n)).max(nothing) as f64, bound: 0.0, figure })
 }
 
 /// Gives the model weights with which every token has a say: with initial weights attention is all but uniform and hardly any

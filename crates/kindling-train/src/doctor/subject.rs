@@ -1,12 +1,13 @@
 //! What a run trains, made small enough to be checked in a minute. Judges nothing.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
 use kindling_config::{Dropout, Precision, RunConfig, TrainConfig};
-use kindling_data::{Batch, BatchOptions, BatchSampler, MarkedToken, PackedRows, Part, Prepared};
+use kindling_data::{Batch, BatchOptions, BatchSampler, MarkedToken, PackedRows, Part, Prepared, Shards};
 use kindling_eval::{score_batches, score_tokens};
 use kindling_kernels::LossTerms;
 use kindling_model::weights::{named_parameters, to_host};
@@ -65,7 +66,7 @@ impl<'a> GptSubject<'a> {
         first("training tokens of a source", parts.iter().map(|part| part.end - part.start).max().unwrap_or(0), TRAINING_TOKENS);
         first("validation tokens", data.validation.n_tokens(), VALIDATION_TOKENS);
         for part in &mut parts {
-            part.end = part.end.min(part.start + TRAINING_TOKENS);
+            part.end = end_within(&data.training, data.manifest.examples, part.start..part.end, TRAINING_TOKENS);
         }
         let device = device.clone().autodiff();
         Ok(Self {
@@ -161,7 +162,7 @@ impl Subject for GptSubject<'_> {
 
     fn validate(&self) -> Validation {
         let split = &self.data.validation;
-        let n_tokens = split.n_tokens().min(VALIDATION_TOKENS);
+        let n_tokens = end_within(split, self.data.manifest.examples, 0..split.n_tokens(), VALIDATION_TOKENS);
         let model = self.model.valid();
         if self.data.manifest.examples {
             let rows = PackedRows::new(split, 0..n_tokens, self.config.model.context_len);
@@ -178,6 +179,17 @@ impl Subject for GptSubject<'_> {
         let nll = score_tokens(&model, &self.data.tokenizer, n_tokens, self.document_token, read, &mut |_, _| {}).nll;
         Validation { targets: (1..n_tokens).collect(), windows: windows.take(), counted: nll.tokens }
     }
+}
+
+/// The end of what is looked at of some tokens: about so many, and of examples none in part.
+fn end_within(shards: &Shards, has_examples: bool, tokens: Range<u64>, most: u64) -> u64 {
+    let limit = tokens.end.min(tokens.start + most);
+    if !has_examples || limit == tokens.end {
+        return limit;
+    }
+    let begins = |place: &u64| shards.read_marked(*place..place + 1)[0].begins();
+    let before = (tokens.start + 1..=limit).rev().find(begins);
+    before.or_else(|| (limit..tokens.end).find(begins)).unwrap_or(tokens.end)
 }
 
 /// Places of the learned tokens of examples; of one that is longer than a row, of those that fit one from its end.

@@ -60,6 +60,43 @@ fn old_shards_hold_the_text() {
 }
 
 #[test]
+fn an_old_adapter_and_old_examples_are_used_and_trained_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, data) = (dir.path().join("run"), dir.path().join("data"));
+    copy(&fixture("run-v3-lora"), &run);
+    copy(&fixture("data-v4"), &data);
+    let data = Prepared::open(&data).unwrap();
+    let opened = open(&run, &Device::flex()).unwrap();
+    let best = opened.run.summary().unwrap().unwrap().best;
+    let loss = validate(&opened.model, &data, None, &mut |_, _| {}).nll.loss();
+    assert!((loss - best.0).abs() < 1e-4 && opened.step == best.1, "{loss}, expected {best:?}");
+    let config = &opened.run.config().sample;
+    let text: String = generate(&opened.model, &opened.tokenizer, config, 0).unwrap().map(Result::unwrap).collect();
+    let recorded = std::fs::read_to_string(fixture("run-v3-lora").join("samples.md")).unwrap();
+    assert!(recorded.contains(&format!("{}{text}", config.prompt)), "greedy text {text:?} is not that of {recorded:?}");
+
+    // What is learned of each row is what the rows say.
+    let learned: usize = [&data.training, &data.validation]
+        .map(|split| split.read_marked(0..split.n_tokens()).into_iter().filter(|token| token.is_learned()).count())
+        .into_iter()
+        .sum();
+    let rows = std::fs::read_to_string(fixture("rows.jsonl")).unwrap();
+    let of_row = |line: &str| {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        data.tokenizer.encode(row["completion"].as_str().unwrap()).unwrap().len() + 1
+    };
+    assert_eq!(learned, rows.lines().map(of_row).sum::<usize>());
+
+    let run = Run::open_for_writing(&run).unwrap();
+    let mut config = run.config().clone();
+    config.train.steps += 3;
+    let stop = AtomicBool::new(false);
+    let outcome = train(&Training { run: &run, config: &config, data: &data, device: &Device::flex(), stop: &stop }, &mut []).unwrap();
+    let Outcome::Finished(summary) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(summary.steps, 63);
+}
+
+#[test]
 fn old_runs_go_on_training() {
     for name in RUNS {
         let dir = tempfile::tempdir().unwrap();

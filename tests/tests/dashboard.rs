@@ -102,6 +102,30 @@ fn stopped_from_outside() {
 }
 
 #[test]
+fn a_window_that_is_closed_costs_nothing() {
+    let lab = Lab::new();
+    let shown = OnTerminal::new(&lab, LONG, SIZE, "xterm");
+    lab.wait_for_rows("a", 50);
+    shown.wait_for(TAKEN);
+    // An exit, though not the one of a stop: the results could not be told to anybody.
+    assert!(shown.hang_up().is_some(), "no signal ends it");
+    assert_eq!(lab.names("runs/a/checkpoints").len(), 1);
+}
+
+#[test]
+fn what_was_held_back_is_told_also_by_a_second_ctrl_c() {
+    let lab = Lab::new();
+    let shown = OnTerminal::new(&lab, &LONG.replace("eval_every=1000000", "eval_every=10"), SIZE, "xterm");
+    lab.wait_for_rows("a", 50);
+    shown.wait_for(TAKEN);
+    // Whether the second comes in time or not, nothing is lost.
+    shown.press("\x03\x03");
+    let (code, written) = shown.end();
+    assert_eq!(code, 130);
+    assert!(behind(&written).contains("step     10  validation loss"), "{written:?}");
+}
+
+#[test]
 fn stopped_on_a_terminal_that_has_become_tiny() {
     check_stop(|shown| {
         for size in [(1, 1), (3, 200), (60, 2), (50, 160), (5, 20)] {

@@ -31,13 +31,18 @@ use figures::{CURVES, Drawn, Figures, Split, TEXTS};
 const SMALLEST: (u16, u16) = (60, 20);
 /// The renderer's thread, as burn-train names it.
 const RENDERER: &str = "train-renderer";
+/// What the dashboard says once it is to stop, short enough for its corner.
+const STOPPING: &str = "stopping; ^C again: unsaved";
 /// The renderer draws no more often.
 const REFRESH: Duration = Duration::from_millis(100);
+
+/// Whether the renderer's thread has panicked. Where the terminal is gone, raw mode cannot be left, and crossterm goes on saying it is on.
+static PANICKED: AtomicBool = AtomicBool::new(false);
 
 /// Whether the dashboard has the terminal.
 pub(crate) fn is_open() -> bool {
     // Nothing else in this program enters raw mode, and the renderer leaves it also where its thread panics.
-    is_raw_mode_enabled().unwrap_or(false)
+    !PANICKED.load(Ordering::Relaxed) && is_raw_mode_enabled().unwrap_or(false)
 }
 
 /// Gives the terminal back for a process that ends at once, and keeps the renderer from drawing again.
@@ -67,12 +72,15 @@ struct Place {
 
 impl Place {
     fn here() -> Self {
+        let (stdout_is_terminal, stderr_is_terminal) = (stdout().is_terminal(), stderr().is_terminal());
+        // Asked only where there is one: without, crossterm starts other programs to learn a size.
+        let are_terminals = stdout_is_terminal && stderr_is_terminal;
         Self {
-            stdout_is_terminal: stdout().is_terminal(),
-            stderr_is_terminal: stderr().is_terminal(),
+            stdout_is_terminal,
+            stderr_is_terminal,
             term: std::env::var("TERM").ok(),
-            size: size().ok(),
-            in_foreground: in_foreground(),
+            size: are_terminals.then(size).and_then(Result::ok),
+            in_foreground: are_terminals && in_foreground(),
         }
     }
 
@@ -112,14 +120,26 @@ impl Dashboard {
             return None;
         }
         // A renderer that panics is noticed by `is_open`, and costs the user nothing but the curves.
-        let report = take_hook();
+        PANICKED.store(false, Ordering::Relaxed);
+        let is_starting = Arc::new(AtomicBool::new(true));
+        let (report, starts) = (take_hook(), Arc::clone(&is_starting));
         set_hook(Box::new(move |info| {
-            if std::thread::current().name() != Some(RENDERER) {
+            if std::thread::current().name() == Some(RENDERER) {
+                PANICKED.store(true, Ordering::Relaxed);
+                silence_lost_stderr();
+            } else if !starts.load(Ordering::Relaxed) {
                 report(info);
             }
         }));
         let interrupter = Interrupter::new();
-        let renderer = Renderer::new(interrupter.clone(), None);
+        // It panics where the system has no thread for it.
+        let renderer = catch_unwind(AssertUnwindSafe(|| Renderer::new(interrupter.clone(), None)));
+        is_starting.store(false, Ordering::Relaxed);
+        let Ok(renderer) = renderer else {
+            let _ = disable_raw_mode();
+            failure::report_panics();
+            return None;
+        };
         let mut dashboard = Self {
             renderer: Some(renderer),
             interrupter,
@@ -140,7 +160,7 @@ impl Dashboard {
         }
         if !self.says_stopping && self.stop.load(Ordering::Relaxed) {
             self.says_stopping = true;
-            self.tell(|renderer| renderer.start(1, 1, None, Some("stopping once everything is saved")));
+            self.tell(|renderer| renderer.start(1, 1, None, Some(STOPPING)));
         }
         for drawn in self.figures.of(event) {
             self.draw(drawn);
@@ -187,7 +207,8 @@ impl Dashboard {
     /// is told the next thing; it is taken for a wish to stop, after which a Ctrl-C ends the process at once, as everywhere.
     fn tell(&mut self, what: impl FnOnce(&mut Renderer)) {
         let Some(renderer) = &mut self.renderer else { return };
-        if !is_open() {
+        // A thread that panics cannot change what is done about panics.
+        if !is_open() && !std::thread::panicking() {
             // By now the terminal is the user's again: this panic, if it is one, is not to be seen.
             set_hook(Box::new(|_| {}));
         }
@@ -200,7 +221,8 @@ impl Dashboard {
     /// Gives the terminal back as it was.
     fn close(&mut self) {
         let Some(renderer) = self.renderer.take() else { return };
-        if is_open() {
+        if is_open() || std::thread::panicking() {
+            // Where this thread panics, the renderer's is not waited for: it ends when there is nobody left to tell it anything.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(renderer)));
         } else {
             // Its thread has ended, and its destructor might panic.
@@ -209,7 +231,9 @@ impl Dashboard {
         // What a renderer that panicked leaves undone.
         let _ = disable_raw_mode();
         let _ = execute!(stdout(), Show);
-        failure::report_panics();
+        if !std::thread::panicking() {
+            failure::report_panics();
+        }
     }
 }
 
@@ -259,6 +283,17 @@ fn let_interrupts_through() -> std::io::Result<()> {
     Ok(tcsetattr(&terminal, OptionalActions::Now, &mode)?)
 }
 
+/// Turns stderr to nowhere if its terminal has hung up. The renderer's destructors complain there, and a complaint that cannot be written
+/// is a panic; during a panic that is the end of the process, and of all that is not saved.
+#[cfg(unix)]
+fn silence_lost_stderr() {
+    if !stderr().is_terminal()
+        && let Ok(nowhere) = std::fs::File::options().write(true).open("/dev/null")
+    {
+        let _ = rustix::stdio::dup2_stderr(nowhere);
+    }
+}
+
 #[cfg(unix)]
 fn in_foreground() -> bool {
     let group = std::fs::File::open("/dev/tty").and_then(|terminal| Ok(rustix::termios::tcgetpgrp(terminal)?));
@@ -270,6 +305,9 @@ fn in_foreground() -> bool {
 fn let_interrupts_through() -> std::io::Result<()> {
     Ok(())
 }
+
+#[cfg(not(unix))]
+fn silence_lost_stderr() {}
 
 #[cfg(not(unix))]
 fn in_foreground() -> bool {

@@ -1,5 +1,6 @@
 //! Ctrl-C: the first lets what is being done end well, the second ends the program.
 
+use std::io::{IsTerminal, stderr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,7 +8,7 @@ use anyhow::Context;
 
 use crate::dashboard;
 use crate::failure::STOPPED;
-use crate::progress::line;
+use crate::progress::{line, tell_held};
 
 /// What the first interrupt answers.
 pub(crate) const STOPPING: &str = "stopping once everything is saved; once more to stop at once, without saving";
@@ -16,9 +17,16 @@ pub(crate) const STOPPING: &str = "stopping once everything is saved; once more 
 pub(crate) fn listen(quiet: bool) -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&stop);
+    let was_terminal = stderr().is_terminal();
     ctrlc::set_handler(move || {
+        let has_hung_up = was_terminal && !stderr().is_terminal();
         if seen.swap(true, Ordering::Relaxed) {
+            // A terminal that is closed is told to a process more than once, by the system and by its shell: nobody has pressed a key.
+            if has_hung_up {
+                return;
+            }
             dashboard::abandon();
+            tell_held();
             std::process::exit(STOPPED.into());
         }
         // The dashboard says so itself.

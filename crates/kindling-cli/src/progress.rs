@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -16,6 +16,17 @@ use crate::output::count;
 
 /// Lines that wait for the dashboard to close; of more the first are in the run's log alone.
 const MOST_HELD: usize = 1000;
+
+/// What is said while the dashboard has the terminal. Here, where a second interrupt can reach it.
+static HELD: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
+
+/// Says what was held back, unless it is just being said.
+pub(crate) fn tell_held() {
+    let held = HELD.try_lock().map(|mut held| std::mem::take(&mut *held));
+    for text in held.unwrap_or_default() {
+        line(false, &text);
+    }
+}
 
 /// Writes a line to stderr. A closed stderr must not end a training.
 pub(crate) fn line(quiet: bool, text: &str) {
@@ -70,8 +81,6 @@ pub(crate) struct Progress {
     dashboard_stop: Option<Arc<AtomicBool>>,
     /// While it has the terminal.
     dashboard: Option<Dashboard>,
-    /// What is said meanwhile.
-    held: VecDeque<String>,
     /// Tokens and seconds of the last steps, decaying, so that the speed shown is the present one.
     recent: (f64, f64),
     last_tokens: Option<u64>,
@@ -89,7 +98,6 @@ impl Progress {
             time: TimeLeft::default(),
             dashboard_stop: None,
             dashboard: None,
-            held: VecDeque::new(),
             recent: (0.0, 0.0),
             last_tokens: None,
             loss: f64::NAN,
@@ -109,10 +117,11 @@ impl Progress {
         if self.dashboard.is_none() {
             return self.bar.suspend(|| line(self.quiet, text));
         }
-        if self.held.len() == MOST_HELD {
-            self.held.pop_front();
+        let Ok(mut held) = HELD.lock() else { return };
+        if held.len() == MOST_HELD {
+            held.pop_front();
         }
-        self.held.push_back(text.to_owned());
+        held.push_back(text.to_owned());
     }
 
     /// Lets the dashboard draw, and goes on without it when it has lost the terminal.
@@ -131,9 +140,7 @@ impl Progress {
     /// Gives the terminal back to lines and bars.
     fn close_dashboard(&mut self) {
         if self.dashboard.take().is_some() {
-            for text in std::mem::take(&mut self.held) {
-                self.line(&text);
-            }
+            self.bar.suspend(tell_held);
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
     }
@@ -312,6 +319,13 @@ impl Progress {
     /// A line about the run's folder, before training.
     pub(crate) fn line_run(&mut self, dir: &std::path::Path) {
         self.line(&format!("run        {}", dir.display()));
+    }
+}
+
+impl Drop for Progress {
+    /// Also where a panic ends the training, what was said meanwhile is told.
+    fn drop(&mut self) {
+        self.close_dashboard();
     }
 }
 

@@ -69,8 +69,12 @@ impl ModelConfig {
     /// those of attention, 12·L·C·T (PaLM, arXiv:2204.02311, appendix B). The position table multiplies nothing, and the token
     /// embedding does as the head.
     pub fn flops_per_token(&self) -> f64 {
-        let multiplying = self.n_params() - self.context_len * self.d_model;
-        6.0 * multiplying as f64 + 12.0 * (self.n_layers * self.d_model * self.context_len) as f64
+        6.0 * self.n_multiplying() as f64 + 12.0 * (self.n_layers * self.d_model * self.context_len) as f64
+    }
+
+    /// Parameters that multiply: all but the position table.
+    pub(crate) fn n_multiplying(&self) -> usize {
+        self.n_params() - self.context_len * self.d_model
     }
 
     /// Checks that the sizes fit together.

@@ -248,6 +248,13 @@ impl RunConfig {
         self.lora().map_or_else(|| self.model.n_params(), |lora| lora.n_params(&self.model))
     }
 
+    /// Floating point operations of training on one token. Beside adapters the model is frozen: its weights take part forward and in the
+    /// gradients of values, which are 4 operations each; what is trained takes 6, with the gradients of weights.
+    pub fn flops_per_token(&self) -> f64 {
+        let without_frozen = |trained: usize| 6.0 * trained as f64 - 2.0 * self.model.n_multiplying() as f64;
+        self.model.flops_per_token() + self.lora().map_or(0.0, |_| without_frozen(self.n_trained()))
+    }
+
     /// Checks every value that can be checked without data.
     ///
     /// # Errors

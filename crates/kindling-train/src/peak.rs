@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use kindling_config::ModelConfig;
+use kindling_config::RunConfig;
 use kindling_kernels::{Precision, linear};
 
 /// Sides of the square matrices that are multiplied. Small ones find no peak, but even a slow device is through with them.
@@ -50,14 +50,12 @@ pub fn matmul_peak(device: &Device, precision: Precision, budget: Duration) -> f
 
 /// Model FLOPs utilisation: the operations that training takes at this speed, as a share of the device's peak (PaLM,
 /// arXiv:2204.02311, appendix B). What is computed twice, as with gradient checkpointing, counts once.
-pub fn mfu(model: &ModelConfig, tokens_per_s: f64, peak_flops_per_s: f64) -> f64 {
-    tokens_per_s * model.flops_per_token() / peak_flops_per_s
+pub fn mfu(config: &RunConfig, tokens_per_s: f64, peak_flops_per_s: f64) -> f64 {
+    tokens_per_s * config.flops_per_token() / peak_flops_per_s
 }
 
 #[cfg(test)]
 mod tests {
-    use kindling_config::RunConfig;
-
     use super::*;
 
     #[test]
@@ -72,9 +70,18 @@ mod tests {
     fn a_model_that_takes_all_operations_of_the_device_uses_all_of_it() {
         let overrides = ["model.vocab_size=4096".to_owned()];
         let config = RunConfig::from_toml(include_str!("../../../configs/spark.toml"), "spark.toml", &overrides).expect("a valid config");
-        let (model, peak) = (&config.model, 2e11);
-        let all = peak / model.flops_per_token();
-        assert!((mfu(model, all, peak) - 1.0).abs() < 1e-12);
-        assert!((mfu(model, all / 4.0, peak) - 0.25).abs() < 1e-12);
+        let peak = 2e11;
+        let all = peak / config.model.flops_per_token();
+        assert!((mfu(&config, all, peak) - 1.0).abs() < 1e-12);
+        assert!((mfu(&config, all / 4.0, peak) - 0.25).abs() < 1e-12);
+    }
+
+    #[test]
+    fn frozen_weights_take_no_gradients_of_their_own() {
+        let lora = ["base.run=old", "base.weights_hash=00", "base.lora={rank=2,alpha=4,targets=[\"proj\"]}"];
+        let overrides: Vec<_> = ["model.vocab_size=4096"].iter().chain(&lora).map(|o| (*o).to_owned()).collect();
+        let config = RunConfig::from_toml(include_str!("../../../configs/spark.toml"), "spark.toml", &overrides).expect("a valid config");
+        let share = config.flops_per_token() / config.model.flops_per_token();
+        assert!((2.0 / 3.0..0.9).contains(&share), "{share}");
     }
 }

@@ -211,7 +211,7 @@ pub fn train(training: &Training<'_>, listeners: &mut [&mut dyn Listener]) -> Re
         accuracy: nll.accuracy(),
         best: state.best.unwrap_or((nll.loss(), state.step)),
         tokens_per_s,
-        mfu: Some(mfu(&config.model, tokens_per_s, matmul_peak)).filter(|_| train_s > 0.0),
+        mfu: Some(mfu(config, tokens_per_s, matmul_peak)).filter(|_| train_s > 0.0),
         matmul_peak_flops_per_s: Some(matmul_peak),
         elapsed_s: started.elapsed().as_secs_f64(),
         peak_memory_bytes: peak_memory_bytes(),

@@ -1,6 +1,6 @@
 //! The listener that keeps a run's log: `metrics.jsonl`, `samples.md`, and event files for TensorBoard.
 
-use kindling_config::ModelConfig;
+use kindling_config::RunConfig;
 use kindling_runs::{EventWriter, Run};
 use serde_json::json;
 
@@ -15,13 +15,13 @@ pub struct RunLog<'a> {
     /// Of the steps since the last row.
     speed: Speed,
     /// What is trained, and the speed of matrix products where that is done, in FLOP/s.
-    model: Option<(ModelConfig, f64)>,
+    trained: Option<(RunConfig, f64)>,
 }
 
 impl<'a> RunLog<'a> {
     /// A log of `run`.
     pub fn new(run: &'a Run, log_every: u64) -> Self {
-        Self { run, events: None, log_every, speed: Speed::default(), model: None }
+        Self { run, events: None, log_every, speed: Speed::default(), trained: None }
     }
 
     /// Points of curves at a step; those that are unknown are left out.
@@ -45,7 +45,7 @@ impl Listener for RunLog<'_> {
     fn on(&mut self, event: &TrainEvent<'_>) -> Result<(), TrainError> {
         match event {
             TrainEvent::Started { step, config, matmul_peak, .. } => {
-                self.model = Some((config.model.clone(), *matmul_peak));
+                self.trained = Some(((*config).clone(), *matmul_peak));
                 self.begin_events(*step)?;
                 if let Some(events) = &mut self.events {
                     events.text("config", *step, &config.to_toml())?;
@@ -55,7 +55,7 @@ impl Listener for RunLog<'_> {
                 self.speed.count(*tokens, *step_s);
                 if step % self.log_every == 0 {
                     let tokens_per_s = self.speed.take();
-                    let mfu = tokens_per_s.zip(self.model.as_ref()).map(|(speed, (model, peak))| mfu(model, speed, *peak));
+                    let mfu = tokens_per_s.zip(self.trained.as_ref()).map(|(speed, (config, peak))| mfu(config, speed, *peak));
                     let memory = resident_memory_bytes();
                     let row = json!({
                         "kind": "train", "step": step, "tokens": tokens, "loss": loss, "lr": lr, "grad_norm": grad_norm,

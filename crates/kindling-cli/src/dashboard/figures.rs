@@ -1,6 +1,6 @@
 //! What the dashboard shows of each event of a training. Knows nothing of terminals.
 
-use kindling_config::ModelConfig;
+use kindling_config::RunConfig;
 use kindling_train::{Speed, TrainEvent, mfu, resident_memory_bytes};
 
 use crate::output::{count, mebibytes};
@@ -22,9 +22,11 @@ const SAMPLE: &str = "Sample";
 /// What has no curve.
 pub(super) const TEXTS: [&str; 3] = [STEP, WARNING, SAMPLE];
 
-/// Points that a curve has at most. The renderer shows no more at once, to tell it of one takes as long as a step of a tiny model,
-/// and what waits for a terminal that takes nothing more must not fill the memory.
-const MOST_POINTS: u64 = 1000;
+/// Seconds of steps between two points of a curve at first: to tell the renderer of one takes as long as a step of a tiny model.
+const POINT_S: f64 = 0.1;
+/// Points after which that time doubles. The renderer shows no more at once, and what waits for a terminal that takes nothing more
+/// must not fill the memory.
+const POINTS_TO_DOUBLE: i32 = 1000;
 /// Characters of a sample that are shown.
 const SHOWN: usize = 600;
 
@@ -62,14 +64,16 @@ pub(super) enum Drawn {
 #[derive(Debug, Default)]
 pub(super) struct Figures {
     /// What is trained, and the best speed of matrix products where that is done, in FLOP/s.
-    model: Option<(ModelConfig, f64)>,
+    trained: Option<(RunConfig, f64)>,
     time: TimeLeft,
     /// Steps that were taken before this start.
     first_step: u64,
     /// The furthest that the steps of this start have come.
     done: u64,
-    /// Steps from one point to the next.
-    every: u64,
+    /// Points stand at multiples of so many steps.
+    log_every: u64,
+    /// Points up to now, and seconds of steps since the last.
+    paced: (i32, f64),
     speed: Speed,
     /// Sum and count of the losses since the last point.
     losses: (f64, u64),
@@ -80,16 +84,21 @@ impl Figures {
     pub(super) fn of(&mut self, event: &TrainEvent<'_>) -> Vec<Drawn> {
         match event {
             TrainEvent::Started { step, steps, config, matmul_peak } => {
-                self.model = Some((config.model.clone(), *matmul_peak));
+                self.trained = Some(((*config).clone(), *matmul_peak));
                 (self.time, self.first_step) = (TimeLeft::new(*step, *steps), *step);
-                self.every = (config.train.log_every as u64).max((steps - step).div_ceil(MOST_POINTS));
+                self.log_every = config.train.log_every as u64;
+                // There is nothing to wait for before the first.
+                self.paced = (0, f64::INFINITY);
                 vec![self.steps(*step)]
             }
             TrainEvent::Step { step, loss, lr, grad_norm, tokens, step_s } => {
                 self.speed.count(*tokens, *step_s);
                 self.losses = (self.losses.0 + loss, self.losses.1 + 1);
+                self.paced.1 += step_s;
                 let mut drawn = Vec::new();
-                if step.is_multiple_of(self.every) {
+                let wait_s = POINT_S * 2_f64.powi(self.paced.0 / POINTS_TO_DOUBLE);
+                if *step == self.time.steps || step.is_multiple_of(self.log_every) && self.paced.1 >= wait_s {
+                    self.paced = (self.paced.0 + 1, 0.0);
                     drawn = self.points(*lr, *grad_norm);
                 }
                 drawn.push(self.steps(*step));
@@ -130,7 +139,7 @@ impl Figures {
         let loss = sum / n as f64;
         let speed = self.speed.take();
         let unknown = || "-".to_owned();
-        let used = speed.zip(self.model.as_ref()).map(|(speed, (model, peak))| (100.0 * mfu(model, speed, *peak), peak / 1e9));
+        let used = speed.zip(self.trained.as_ref()).map(|(speed, (config, peak))| (100.0 * mfu(config, speed, *peak), peak / 1e9));
         let memory = resident_memory_bytes();
         let point = |curve, value, text| Drawn::Point { split: Split::Train, curve, value, text };
         vec![
@@ -198,7 +207,7 @@ mod tests {
         let first = figures.of(&step(2, 2.0));
         assert_eq!(points(&first, LOSS), [(Split::Train, Some(3.0))]);
         assert_eq!(points(&first, SPEED), [(Split::Train, Some(200.0))]);
-        let used = 100.0 * mfu(&config.model, 200.0, PEAK);
+        let used = 100.0 * mfu(&config, 200.0, PEAK);
         assert_eq!(points(&first, MFU), [(Split::Train, Some(used))]);
         figures.of(&step(3, 1.0));
         let second = figures.of(&step(4, 2.0));
@@ -217,10 +226,25 @@ mod tests {
     }
 
     #[test]
-    fn a_long_run_has_no_more_points_than_can_be_kept() {
-        let (mut figures, ..) = started(0, 1_000_000, 1);
-        let n = (1..=10_000).filter(|n| !points(&figures.of(&step(*n, 1.0)), LOSS).is_empty()).count();
-        assert_eq!(n, 10);
+    fn points_come_with_time_however_many_steps_there_may_be() {
+        let check = |n_steps: u64, step_s: f64, expected: std::ops::RangeInclusive<usize>| {
+            let (mut figures, ..) = started(0, 1_000_000_000, 1);
+            let step = |n| TrainEvent::Step { step: n, loss: 1.0, lr: 1e-3, grad_norm: 0.5, tokens: 100 * n, step_s };
+            let n = (1..=n_steps).filter(|n| !points(&figures.of(&step(*n)), LOSS).is_empty()).count();
+            assert!(expected.contains(&n), "{n_steps} steps of {step_s} s: {n}");
+        };
+        check(100, 10.0, 100..=100);
+        // Ten a second, and the first.
+        check(1000, 0.001, 10..=11);
+        // 1000 in 100 s, the next in 200 s, and so on: 10 hours are between 8 and 9 doublings.
+        check(360_000, 0.1, 8000..=9000);
+    }
+
+    #[test]
+    fn the_last_step_has_a_point() {
+        let (mut figures, ..) = started(0, 5, 2);
+        figures.of(&step(4, 1.0));
+        assert_eq!(points(&figures.of(&step(5, 1.0)), LOSS).len(), 1);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use burn::tensor::Device;
 use kindling_kernels::{Isa, Precision};
 
-/// How long matrix products are timed: enough for matrices of 4,096 on two cores.
+/// How long matrix products are timed: enough for matrices of 2,048 on two cores, and of 4,096 from about 350 GFLOP/s on.
 const MATMUL_BUDGET: Duration = Duration::from_secs(4);
 
 /// The best speed of the `gemm` crate, which Burn computes matrix products on Flex with, on square f32 matrices, with as many

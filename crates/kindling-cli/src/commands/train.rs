@@ -354,7 +354,7 @@ fn memorised(found: &MemorisedText) -> String {
 
 /// How much of what the device can compute the training used.
 pub(super) fn mfu(summary: &Summary) -> String {
-    let (Some(mfu), Some(peak)) = (summary.mfu, summary.matmul_peak_flops_per_s) else { return "unknown: it took no step".into() };
+    let (Some(mfu), Some(peak)) = (summary.mfu, summary.matmul_peak_flops_per_s) else { return "unknown: not measured".into() };
     format!("{:.1} % of {:.0} GFLOP/s, the best speed of matrix products measured there", 100.0 * mfu, peak / 1e9)
 }
 

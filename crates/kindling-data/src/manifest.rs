@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use kindling_config::Seed;
 use kindling_tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::shard::Shard;
-use crate::{CorpusStats, DataError, Part, Place, Shards, StepReport};
+use crate::{BatchOptions, BatchSampler, CorpusStats, DataError, Part, Place, Shards, StepReport};
 
 /// Version of the manifest of prepared text. Those before are read, too.
 pub(crate) const MANIFEST_VERSION: u32 = 3;
@@ -254,6 +255,17 @@ impl Prepared {
         };
         let (training, validation) = (open(&manifest.training)?, open(&manifest.validation)?);
         Ok(Self { dir: dir.to_owned(), manifest, tokenizer, training, validation, reused: true })
+    }
+
+    /// What makes batches of `parts` of the training split: of windows, or of whole examples where it holds such.
+    ///
+    /// # Errors
+    /// [`DataError::TooSmall`] if a part has no room for a window, or no example.
+    pub fn sampler(&self, parts: &[Part], options: BatchOptions, seed: Seed) -> Result<BatchSampler, DataError> {
+        match self.manifest.examples {
+            true => BatchSampler::of_examples(&self.training, parts, options, seed),
+            false => BatchSampler::new(parts, options, seed),
+        }
     }
 
     /// Where the tokenizer lies, to be copied into a run.

@@ -50,7 +50,7 @@ impl InferError {
             Self::Model(error) => error.hint(),
             Self::Tokenizer(error) => error.hint(),
             Self::Adapted(run) => Some(format!("name the run that `{run}` began with, and `--adapter {run}` beside the others")),
-            Self::NoAdapter(run) => Some(format!("its weights stand by themselves: name `{run}` as the run")),
+            Self::NoAdapter(run) => Some(format!("the weights of `{run}` stand by themselves already; use it as it is")),
             Self::Vocabulary { .. } => Some("use the tokenizer saved in the same run".into()),
             Self::Prompt(_) => Some("pass another `--prompt`, or change `sample.prompt` with `--set`".into()),
             Self::EmptyPrompt => Some("pass `--prompt TEXT`, or set `sample.prompt`".into()),

@@ -80,9 +80,6 @@ pub enum TrainError {
         /// Where they are written.
         dir: PathBuf,
     },
-    /// Nothing to fold into the weights.
-    #[error("run `{0}` has no adapter, expected one that was trained with `kindling finetune --lora`")]
-    NoAdapter(String),
     /// Fewer steps than were taken.
     #[error("`train.steps` and budgets leave {steps} steps, expected at least {taken}, which the run has taken")]
     StepsTaken {
@@ -127,7 +124,6 @@ impl TrainError {
             Self::Disk { .. } => {
                 Some("keep fewer, by `train.keep_checkpoints` and `train.keep_every`, make room, or choose another disk with `--runs-dir`".into())
             }
-            Self::NoAdapter(_) => Some("its weights stand by themselves already; use it as it is".into()),
             Self::StepsTaken { .. } => Some("resume it with more of what `--set` has lowered, or without it".into()),
             Self::Changed { .. } => Some("restore it, or train a new run".into()),
         }

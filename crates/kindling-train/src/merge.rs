@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use kindling_config::BaseConfig;
 use kindling_data::Prepared;
 use kindling_eval::validate;
-use kindling_infer::Opened;
+use kindling_infer::{InferError, Opened};
 use kindling_metrics::Nll;
 use kindling_model::{Gpt, weights};
 use kindling_runs::{CONFIG_FILE, CheckpointKind, Ended, MODEL_FILE, Manifest, Run, RunsError, STATE_FILE, Summary, hash_file};
@@ -30,7 +30,7 @@ pub fn base_weights(opened: &Opened, folder: &Path) -> Result<PathBuf, TrainErro
 /// on those data. `progress` hears of windows scored and windows in all.
 ///
 /// # Errors
-/// [`TrainError::NoAdapter`] if there is nothing to fold; a name that is taken or impossible; I/O.
+/// [`InferError::NoAdapter`] if there is nothing to fold; a name that is taken or impossible; I/O.
 pub fn merge(
     opened: &Opened,
     root: &Path,
@@ -40,7 +40,7 @@ pub fn merge(
 ) -> Result<Run, TrainError> {
     let (run, model) = (&opened.run, &opened.model);
     if model.adapter().is_none() {
-        return Err(TrainError::NoAdapter(run.name().to_owned()));
+        return Err(InferError::NoAdapter(run.name().to_owned()).into());
     }
     let folder = tempfile::tempdir().map_err(RunsError::Io)?;
     let file = write_merged(model, folder.path())?;

@@ -336,12 +336,7 @@ pub fn sampler(config: &RunConfig, data: &Prepared) -> Result<BatchSampler, Trai
         order: config.data.order,
         document_token: document_token(config, &data.tokenizer)?,
     };
-    let parts = data.manifest.training.parts();
-    Ok(if data.manifest.examples {
-        BatchSampler::of_examples(&data.training, &parts, options, config.seed)?
-    } else {
-        BatchSampler::new(&parts, options, config.seed)?
-    })
+    Ok(data.sampler(&data.manifest.training.parts(), options, config.seed)?)
 }
 
 /// Scores the whole validation split, and keeps the weights if they are the best so far.

@@ -49,10 +49,7 @@ impl<'a> GptSubject<'a> {
         let sampler = |config: &RunConfig, parts: &[Part]| {
             let (context_len, batch_size, order) = (config.model.context_len, config.train.batch_size, config.data.order);
             let options = BatchOptions { context_len, batch_size, order, document_token };
-            match data.manifest.examples {
-                true => BatchSampler::of_examples(&data.training, parts, options, config.seed),
-                false => BatchSampler::new(parts, options, config.seed),
-            }
+            data.sampler(parts, options, config.seed)
         };
         let mut parts = data.manifest.training.parts();
         // What is too short for the run is refused, although it may be long enough for the checks.

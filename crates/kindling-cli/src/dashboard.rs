@@ -11,6 +11,7 @@ use std::io::{IsTerminal, stderr, stdout};
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use burn::train::Interrupter;
@@ -33,6 +34,8 @@ const SMALLEST: (u16, u16) = (60, 20);
 const RENDERER: &str = "train-renderer";
 /// What the dashboard says once it is to stop, short enough for its corner.
 const STOPPING: &str = "stopping; ^C again: unsaved";
+/// How long the renderer may take to end, which it looks for ten times a second.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// The renderer draws no more often.
 const REFRESH: Duration = Duration::from_millis(100);
 
@@ -221,9 +224,17 @@ impl Dashboard {
     /// Gives the terminal back as it was.
     fn close(&mut self) {
         let Some(renderer) = self.renderer.take() else { return };
-        if is_open() || std::thread::panicking() {
-            // Where this thread panics, the renderer's is not waited for: it ends when there is nobody left to tell it anything.
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(renderer)));
+        if is_open() {
+            // Dropping it waits for its thread, which never ends where the terminal has hung up (it asks again and again for keys there)
+            // or takes nothing more: so another thread waits, and this one waits for that only so long.
+            let (done, is_done) = channel();
+            let wait = move || {
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(renderer)));
+                let _ = done.send(());
+            };
+            if std::thread::Builder::new().spawn(wait).is_ok() {
+                let _ = is_done.recv_timeout(PATIENCE);
+            }
         } else {
             // Its thread has ended, and its destructor might panic.
             std::mem::forget(renderer);

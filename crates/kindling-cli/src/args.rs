@@ -63,8 +63,10 @@ pub(crate) enum Command {
     Doctor(CorpusArgs),
     /// Write text with a trained model
     Generate(GenerateArgs),
-    /// Score a text: loss, perplexity, bits per byte, next-token accuracy
+    /// Score a text (loss, perplexity, bits per byte, next-token accuracy), or test a run on a task
     Eval(EvalArgs),
+    /// Do a run's task: classify, translate, answer, complete; on one text, a file, or standard input
+    Apply(ApplyArgs),
     /// List runs, or show one
     Runs {
         #[command(subcommand)]
@@ -112,6 +114,17 @@ pub(crate) struct ExamplesArgs {
     pub(crate) completion_template: Option<String>,
 }
 
+/// A task in place of a text.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TaskArgs {
+    /// Train for the task in this file, on its rows, and test on those that it holds out
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "validation_data", "text_field", "examples", "prompt_template", "completion_template"])]
+    pub(crate) task: Option<PathBuf>,
+    /// Classify with a head of one output a label, in place of writing the label
+    #[arg(long, requires = "task")]
+    pub(crate) head: bool,
+}
+
 /// Which configuration and which text; shared by all that prepares data.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CorpusArgs {
@@ -132,6 +145,8 @@ pub(crate) struct CorpusArgs {
     pub(crate) reading: ReadingArgs,
     #[command(flatten)]
     pub(crate) examples: ExamplesArgs,
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
     /// Where token shards are kept, for the next run on the same text
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub(crate) data_dir: PathBuf,
@@ -183,7 +198,7 @@ pub(crate) struct TrainArgs {
     /// Go on with a run: its name, its path, or `latest`
     #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "latest",
           conflicts_with_all = ["config", "data", "validation_data", "lossy", "text_field", "skip_bad", "examples", "prompt_template",
-                                "completion_template", "precision", "name"])]
+                                "completion_template", "task", "head", "precision", "name"])]
     pub(crate) resume: Option<String>,
 }
 
@@ -193,7 +208,7 @@ pub(crate) struct FinetuneArgs {
     #[arg(long, value_name = "RUN")]
     pub(crate) base: String,
     /// The new text: a file, folder or glob; can be given several times
-    #[arg(long, value_name = "PATH", required = true)]
+    #[arg(long, value_name = "PATH", required_unless_present = "task")]
     pub(crate) data: Vec<PathBuf>,
     /// Validate on this file, folder or glob, and train on all of `--data`; can be given several times
     #[arg(long, value_name = "PATH")]
@@ -221,6 +236,8 @@ pub(crate) struct FinetuneArgs {
     pub(crate) reading: ReadingArgs,
     #[command(flatten)]
     pub(crate) examples: ExamplesArgs,
+    #[command(flatten)]
+    pub(crate) task: TaskArgs,
     /// Train nothing: show the first N examples, and which of their tokens are learned
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", conflicts_with_all = ["name", "profile"])]
     pub(crate) preview: Option<usize>,
@@ -285,8 +302,44 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "RUN_OR_FILE")]
     pub(crate) adapter: Vec<String>,
     /// The text, as one document
+    #[arg(long, value_name = "FILE", conflicts_with = "task")]
+    pub(crate) text: Option<PathBuf>,
+    /// Test on the task in this file; without it and without a text, on the run's own task
     #[arg(long, value_name = "FILE")]
-    pub(crate) text: PathBuf,
+    pub(crate) task: Option<PathBuf>,
+    /// Rows of a task that are computed at once; on flex scores do not depend on it
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = batch_size)]
+    pub(crate) batch_size: usize,
+    /// Leave out rows of a task that cannot be read, and count them
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
+    /// Replace invalid UTF-8 by U+FFFD instead of refusing the file
+    #[arg(long)]
+    pub(crate) lossy: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ApplyArgs {
+    /// A run: its name, its path, or `latest`
+    pub(crate) run: String,
+    /// What is asked: the text of the task's only field, or a row as JSON; without it, lines of standard input
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) text: Option<String>,
+    /// Ask for each row of this file: JSON lines, CSV, TSV, Parquet, or text with one row a line
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    pub(crate) file: Option<PathBuf>,
+    /// Names of the fields of a CSV or TSV file without a line of names, with commas between them
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "file")]
+    pub(crate) columns: Vec<String>,
+    /// Do the task in this file, and not the run's own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) task: Option<PathBuf>,
+    /// Rows that are computed at once
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = batch_size)]
+    pub(crate) batch_size: usize,
+    /// Leave out rows without the fields that the task's prompt has, and count them
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
     /// Replace invalid UTF-8 by U+FFFD instead of refusing the file
     #[arg(long)]
     pub(crate) lossy: bool,
@@ -372,6 +425,10 @@ pub(crate) struct TokenizerTrainArgs {
     pub(crate) max_document_bytes: Option<usize>,
     #[command(flatten)]
     pub(crate) reading: ReadingArgs,
+}
+
+fn batch_size(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=4096).contains(n)).ok_or_else(|| "a whole number from 1 to 4096".to_owned())
 }
 
 /// An instruction set by its name.

@@ -1,5 +1,6 @@
 //! One file a command; each calls the library and prints.
 
+pub(crate) mod apply;
 pub(crate) mod data;
 pub(crate) mod devices;
 pub(crate) mod doctor;
@@ -10,5 +11,6 @@ pub(crate) mod merge;
 pub(crate) mod prepare;
 mod preview;
 pub(crate) mod runs;
+pub(crate) mod task;
 pub(crate) mod tokenizer;
 pub(crate) mod train;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use kindling_config::RunConfig;
 use kindling_data::ReadOptions;
 
-use crate::args::{CorpusArgs, ExamplesArgs, ReadingArgs};
+use crate::args::{CorpusArgs, ExamplesArgs, ReadingArgs, TaskArgs};
+use crate::commands::task;
 use crate::failure::Advice;
 
 /// Reads the configuration and applies the options to it; `options` are those of a command alone, as overrides.
@@ -15,7 +16,8 @@ pub(crate) fn config(args: &CorpusArgs, options: impl IntoIterator<Item = String
         message: format!("cannot read the config `{}`: {error}", path.display()),
         hint: "pass `--config FILE`; `configs/` of the repository has some to copy".into(),
     })?;
-    let mut overrides = data_overrides(&args.data, &args.validation_data, &args.reading)?;
+    let mut overrides = task_overrides(&args.task, &args.reading)?;
+    overrides.extend(data_overrides(&args.data, &args.validation_data, &args.reading)?);
     // A mistake of it is told below.
     let written = RunConfig::from_toml(&text, &path.display().to_string(), &overrides);
     let has_examples = written.is_ok_and(|config| config.data.examples.is_some());
@@ -23,6 +25,20 @@ pub(crate) fn config(args: &CorpusArgs, options: impl IntoIterator<Item = String
     overrides.extend(options);
     overrides.extend(args.overrides.iter().cloned());
     Ok(RunConfig::from_toml(&text, &path.display().to_string(), &overrides)?)
+}
+
+/// What a task changes in a configuration.
+pub(crate) fn task_overrides(args: &TaskArgs, reading: &ReadingArgs) -> anyhow::Result<Vec<String>> {
+    let Some(file) = &args.task else { return Ok(Vec::new()) };
+    let task = task::load(file)?;
+    if task.data.train.is_empty() {
+        return Err(Advice {
+            message: format!("the task `{}` has no rows to train on", task.name),
+            hint: "name files in `train`, in `[data]` of its file".into(),
+        }
+        .into());
+    }
+    Ok(task.overrides(args.head, reading.lossy, reading.skip_bad)?)
 }
 
 /// What options that name data change in a configuration.
@@ -81,5 +97,8 @@ fn paths(key: &str, paths: &[PathBuf]) -> anyhow::Result<String> {
 
 /// How files are read where no configuration says it.
 pub(crate) fn reading(args: &ReadingArgs) -> ReadOptions<'_> {
-    ReadOptions { text_field: args.text_field.as_deref().unwrap_or("text"), skip_bad: args.skip_bad, lossy: args.lossy, examples: None }
+    let ReadingArgs { text_field, skip_bad, lossy } = args;
+    let mut options = ReadOptions::texts(text_field.as_deref().unwrap_or("text"));
+    (options.skip_bad, options.lossy) = (*skip_bad, *lossy);
+    options
 }

@@ -34,6 +34,7 @@ fn main() -> std::process::ExitCode {
         Command::Doctor(corpus) => commands::doctor::run(&args, corpus),
         Command::Generate(generate) => commands::generate::run(&args, generate),
         Command::Eval(eval) => commands::eval::run(&args, eval),
+        Command::Apply(apply) => commands::apply::run(&args, apply),
         Command::Runs { command } => commands::runs::run(&args, command),
         Command::Tokenizer { command } => commands::tokenizer::run(&args, command),
         Command::Devices { check } => commands::devices::run(&args, *check),

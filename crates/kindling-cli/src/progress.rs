@@ -220,6 +220,14 @@ impl Progress {
         }
     }
 
+    pub(crate) fn answering(&mut self, done: u64, total: u64) {
+        self.begin("answer", total, "answer     [{bar:30}] {pos}/{len} rows, {eta} left");
+        self.bar.set_position(done);
+        if done == total {
+            self.bar.finish_and_clear();
+        }
+    }
+
     pub(crate) fn train(&mut self, event: &TrainEvent<'_>) {
         self.draw(event);
         match event {

@@ -18,6 +18,14 @@ pub struct ExamplesConfig {
     pub message_begins: String,
     /// What each message that is not the assistant's ends with, of its `role`; the assistant's end with the end-of-text token.
     pub message_ends: String,
+    /// What a completion must be one of; without any it may be everything.
+    ///
+    /// This and the next are left out of a file where they are the default: programs from before them read it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// What is learned of a completion is its place among `labels` and not its text, for a model with a classification head.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub head: bool,
 }
 
 impl Default for ExamplesConfig {
@@ -27,6 +35,8 @@ impl Default for ExamplesConfig {
             completion: "{{ completion }}".into(),
             message_begins: "{{ role }}:\n".into(),
             message_ends: "\n\n".into(),
+            labels: Vec::new(),
+            head: false,
         }
     }
 }

@@ -18,6 +18,7 @@ mod lora;
 mod model;
 mod run;
 mod seed;
+mod task;
 mod toml_text;
 mod train;
 
@@ -25,9 +26,10 @@ pub use clean::{CleanConfig, Dedup, Redaction};
 pub use error::ConfigError;
 pub use examples::ExamplesConfig;
 pub use lora::{LoraConfig, LoraTarget};
-pub use model::{Dropout, ModelConfig};
+pub use model::{Dropout, ModelConfig, Pooling};
 pub use run::{
     BaseConfig, DataConfig, Distillation, Order, RunConfig, SamplingConfig, SourceConfig, Split, TokenizerConfig, TokenizerKind,
 };
 pub use seed::Seed;
+pub use task::{DecodeConfig, TaskConfig, TaskData, TaskKind};
 pub use train::{Optimizer, Precision, Schedule, SpikeAction, SpikeGuard, TrainConfig};

@@ -27,6 +27,33 @@ pub struct ModelConfig {
     pub norm_eps: f64,
     /// Dropout probabilities while training.
     pub dropout: Dropout,
+    /// Outputs of a classification head in place of the head over the vocabulary; 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub n_classes: usize,
+    /// What a classification head reads.
+    #[serde(default, skip_serializing_if = "Pooling::is_last")]
+    pub pooling: Pooling,
+}
+
+/// What a classification head reads of a text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// The place of the last token, which has seen all others.
+    #[default]
+    Last,
+    /// The mean over the places of all tokens.
+    Mean,
+}
+
+impl Pooling {
+    fn is_last(&self) -> bool {
+        *self == Self::Last
+    }
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// Probabilities with which activations are set to zero while training (Srivastava et al. 2014).
@@ -62,19 +89,20 @@ impl ModelConfig {
         let norm = c + b * c;
         let attention = 4 * c * c + b * 4 * c;
         let mlp = 2 * c * f + b * (f + c);
-        (self.vocab_size + self.context_len) * c + self.n_layers * (2 * norm + attention + mlp) + norm
+        (self.vocab_size + self.n_classes + self.context_len) * c + self.n_layers * (2 * norm + attention + mlp) + norm
     }
 
     /// Floating point operations of training on one token: 6 for each parameter that multiplies, forward and backward, and
     /// those of attention, 12·L·C·T (PaLM, arXiv:2204.02311, appendix B). The position table multiplies nothing, and the token
-    /// embedding does as the head.
+    /// embedding does as the head, unless there is a classification head in its place.
     pub fn flops_per_token(&self) -> f64 {
         6.0 * self.n_multiplying() as f64 + 12.0 * (self.n_layers * self.d_model * self.context_len) as f64
     }
 
-    /// Parameters that multiply: all but the position table.
+    /// Parameters that multiply: all but the position table, and the token embedding where it is no head.
     pub(crate) fn n_multiplying(&self) -> usize {
-        self.n_params() - self.context_len * self.d_model
+        let tables = self.context_len + if self.n_classes > 0 { self.vocab_size } else { 0 };
+        self.n_params() - tables * self.d_model
     }
 
     /// Checks that the sizes fit together.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::model::check_size;
-use crate::{CleanConfig, ConfigError, ExamplesConfig, LoraConfig, ModelConfig, Seed, TrainConfig, toml_text};
+use crate::{CleanConfig, ConfigError, ExamplesConfig, LoraConfig, ModelConfig, Seed, TaskConfig, TrainConfig, toml_text};
 
 /// A whole run: what is read, what is built, how it is trained, how it is sampled from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct RunConfig {
     /// What it begins with in place of random weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseConfig>,
+    /// What it is trained for, where that is more than text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskConfig>,
 }
 
 /// The trained weights that a run begins with.
@@ -139,6 +142,20 @@ pub struct DataConfig {
     /// The rows of the files are examples, of which a part is learned. Without it they are texts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub examples: Option<ExamplesConfig>,
+    /// Names of the fields of CSV and TSV files, whose first line is then a row like all others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
+    /// Files, folders or globs of examples that neither train nor validate: scores are told of them. A training example with the prompt
+    /// of one is an error, or left out with `skip_bad`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub test_paths: Vec<PathBuf>,
+    /// Share of the prompts that neither train nor validate, where no files are held out for that.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub test_fraction: f64,
+}
+
+fn is_zero(share: &f64) -> bool {
+    *share == 0.0
 }
 
 /// One source of a mixture.
@@ -268,6 +285,7 @@ impl RunConfig {
         self.tokenizer.validate()?;
         self.data.validate()?;
         self.train.validate()?;
+        self.validate_task()?;
         for (key, value) in self.base.iter().flat_map(|base| base.distillation).flat_map(|distillation| {
             [("base.distillation.weight", distillation.weight), ("base.distillation.temperature", distillation.temperature)]
         }) {
@@ -279,6 +297,37 @@ impl RunConfig {
             lora.validate(&self.model)?;
         }
         self.sample.validate()
+    }
+
+    /// Whether what is trained is what is measured.
+    fn validate_task(&self) -> Result<(), ConfigError> {
+        let (n_classes, examples) = (self.model.n_classes, self.data.examples.as_ref());
+        let learned = examples.filter(|examples| examples.head).map_or(0, |examples| examples.labels.len());
+        if n_classes != learned {
+            let expected = format!("{learned}, as many as `data.examples` has labels for a head");
+            return Err(invalid("model.n_classes", n_classes.to_string(), &expected));
+        }
+        let base = self.base.as_ref().filter(|_| n_classes > 0);
+        if base.is_some_and(|base| base.lora.is_some() || base.distillation.is_some()) {
+            return Err(invalid(
+                "model.n_classes",
+                n_classes.to_string(),
+                "0 with adapters or distillation: they know no classification head",
+            ));
+        }
+        let Some(task) = &self.task else { return Ok(()) };
+        task.validate()?;
+        let same = |examples: &ExamplesConfig| {
+            (&examples.prompt, &examples.completion, &examples.labels) == (&task.prompt, &task.target, &task.labels)
+        };
+        if !examples.is_some_and(same) {
+            return Err(invalid(
+                "data.examples",
+                "not the task's".into(),
+                "its `prompt`, `target` and `labels`: change them in the task's file",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -306,6 +355,30 @@ impl TokenizerConfig {
 }
 
 impl DataConfig {
+    /// What is read where nothing but paths are known.
+    pub fn of_paths(paths: Vec<PathBuf>, lossy: bool, skip_bad: bool) -> Self {
+        Self {
+            paths,
+            packages: Vec::new(),
+            validation_packages: Vec::new(),
+            exclude: Vec::new(),
+            split: None,
+            validation_fraction: 0.1,
+            order: Order::default(),
+            document_mask: false,
+            lossy,
+            text_field: text_field(),
+            skip_bad,
+            validation_paths: Vec::new(),
+            sources: Vec::new(),
+            clean: CleanConfig::default(),
+            examples: None,
+            columns: Vec::new(),
+            test_paths: Vec::new(),
+            test_fraction: 0.0,
+        }
+    }
+
     fn validate(&self) -> Result<(), ConfigError> {
         let has_own = !self.paths.is_empty() || !self.packages.is_empty();
         if !self.sources.is_empty() && has_own {
@@ -339,6 +412,14 @@ impl DataConfig {
             if !self.clean.drops_repeats_alone() {
                 return invalid("data.clean", "more than `dedup = \"exact\"`", "examples that are clean, and of its keys `dedup` alone");
             }
+        }
+        if self.examples.is_none() && (!self.test_paths.is_empty() || self.test_fraction > 0.0) {
+            let key = if self.test_paths.is_empty() { "data.test_fraction" } else { "data.test_paths" };
+            return Err(invalid(key, "given".into(), "none but with `data.examples`"));
+        }
+        if !(0.0..1.0).contains(&(self.test_fraction + self.validation_fraction)) || self.test_fraction < 0.0 {
+            let expected = "a share, at least 0, that leaves something beside `data.validation_fraction`";
+            return Err(invalid("data.test_fraction", self.test_fraction.to_string(), expected));
         }
         if self.sources.is_empty() && !has_own {
             return Err(ConfigError::Invalid {

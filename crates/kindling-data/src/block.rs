@@ -120,7 +120,7 @@ pub(crate) fn read_blocks(files: &[Found], options: ReadOptions<'_>, take: &mut 
         let mut reading = Reading { file, number, options, n_read: &n_read, take, wants_more: true };
         let mut binary = false;
         let result = match format_of(file) {
-            (Format::Text, _) if options.examples.is_some() => Err(DataError::NoRows(file.path.clone())),
+            (Format::Text, _) if options.has_rows() => Err(DataError::NoRows(file.told())),
             (Format::Text, _) => reading.text().map(|is_binary| binary = is_binary),
             (Format::JsonLines, _) => reading.json_lines(),
             (Format::Separated(byte), _) => reading.separated(byte),
@@ -210,7 +210,7 @@ impl Reading<'_, '_> {
             if let Some(at) = bytes[before..].iter().position(|&byte| byte == 0) {
                 if self.file.explicit {
                     let offset = offset + (before + at) as u64;
-                    return Err(DataError::Binary { path: self.file.path.clone(), offset });
+                    return Err(DataError::Binary { path: self.file.told(), offset });
                 }
                 return Ok(true);
             }
@@ -271,7 +271,7 @@ impl Reading<'_, '_> {
                 first += n_lines;
             } else if bytes.len() as u64 > MAX_ROW_BYTES {
                 let message = format!("longer than {MAX_ROW_BYTES} bytes, expected a row on each line");
-                return Err(DataError::Row { path: self.file.path.clone(), line: first, message });
+                return Err(DataError::Row { path: self.file.told(), line: first, message });
             }
             match damage {
                 Some(damage) => return Err(damage),
@@ -287,24 +287,38 @@ impl Reading<'_, '_> {
         let reader = Quotes { inner: open_counted(self.file, self.n_read)?, n: &n_quotes };
         // Tab-separated values know no quotes (IANA, text/tab-separated-values): one in a text must not swallow lines.
         let mut reader = csv::ReaderBuilder::new().delimiter(byte).quoting(byte != b'\t').from_reader(reader);
-        let headers = reader.byte_headers().map_err(|error| self.csv_error(&error))?;
-        let names: Vec<String> = headers.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
-        let first = headers.clone();
+        let first = reader.byte_headers().map_err(|error| self.csv_error(&error))?.clone();
+        let names: Vec<String> = first.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
         // A byte-order mark belongs to no name.
-        let names: Vec<&str> = names.iter().map(|name| name.trim_start_matches('\u{feff}')).collect();
+        let mut names: Vec<&str> = names.iter().map(|name| name.trim_start_matches('\u{feff}')).collect();
         let wanted = self.options.text_field;
         let mut rows = Rows::default();
+        let columns = self.options.columns;
+        if !columns.is_empty() && !first.is_empty() {
+            // The first line is a row as well.
+            if columns.len() != first.len() {
+                let found = format!("{} fields, and `data.columns` names {}", first.len(), columns.len());
+                return Err(DataError::Row { path: self.file.told(), line: 1, message: found });
+            }
+            names = columns.iter().map(String::as_str).collect();
+        }
+        let mut first_row = (!columns.is_empty() && !first.is_empty()).then(|| {
+            let fields = first.iter().enumerate();
+            fields
+                .map(|(i, field)| if i == 0 { field.strip_prefix(b"\xef\xbb\xbf").unwrap_or(field) } else { field })
+                .collect::<csv::ByteRecord>()
+        });
         let named = names.iter().position(|name| *name == wanted);
         let column = match (named, wanted.parse::<usize>()) {
-            _ if self.options.examples.is_some() => {
+            _ if self.options.has_rows() => {
                 if let Some(twice) = names.iter().enumerate().find_map(|(i, name)| names[..i].contains(name).then_some(name)) {
                     let message = format!("two fields are called `{twice}`, expected a name of its own for each");
-                    return Err(DataError::Row { path: self.file.path.clone(), line: 1, message });
+                    return Err(DataError::Row { path: self.file.told(), line: 1, message });
                 }
                 0
             }
             // A number is a column of a table without names, also where the first row holds that number: it is a document too.
-            (_, Ok(number)) if (1..=names.len()).contains(&number) => {
+            (_, Ok(number)) if columns.is_empty() && (1..=names.len()).contains(&number) => {
                 let field = first[number - 1].strip_prefix(b"\xef\xbb\xbf").unwrap_or(&first[number - 1]);
                 rows.push(1, Ok(field.to_vec()), self);
                 number - 1
@@ -314,21 +328,23 @@ impl Reading<'_, '_> {
             _ => return Err(self.no_field(&names.join(", "))),
         };
         let (mut record, mut last_line) = (csv::ByteRecord::new(), 1);
+        let of_record = |record: &csv::ByteRecord, options: ReadOptions<'_>| {
+            if options.has_rows() { as_json(&names, record, options.lossy) } else { Ok(record.get(column).unwrap_or_default().to_vec()) }
+        };
+        if let Some(first) = first_row.take() {
+            rows.push(1, of_record(&first, self.options), self);
+        }
         while self.wants_more {
             match reader.read_byte_record(&mut record) {
                 // What stands behind a quote that nothing closes is taken for one field, to the end of the file.
                 Ok(false) if byte != b'\t' && n_quotes.get() % 2 == 1 => {
                     let message = "a quoted field is not closed: the file has an odd number of quotes".to_owned();
-                    return Err(DataError::Row { path: self.file.path.clone(), line: last_line, message });
+                    return Err(DataError::Row { path: self.file.told(), line: last_line, message });
                 }
                 Ok(false) => break,
                 Ok(true) => {
                     last_line = record.position().map_or(0, csv::Position::line);
-                    let text = match self.options.examples {
-                        Some(_) => as_json(&names, &record, self.options.lossy),
-                        None => Ok(record.get(column).unwrap_or_default().to_vec()),
-                    };
-                    rows.push(last_line, text, self);
+                    rows.push(last_line, of_record(&record, self.options), self);
                 }
                 // Of a ragged row it is not known which field is which.
                 Err(error) if matches!(error.kind(), csv::ErrorKind::UnequalLengths { .. }) => {
@@ -350,7 +366,7 @@ impl Reading<'_, '_> {
     }
 
     fn parquet(&mut self, packing: Packing) -> Result<(), DataError> {
-        let path = self.file.path.clone();
+        let path = self.file.told();
         let broken = |message: String| DataError::Packed { path: path.clone(), message };
         if packing != Packing::Plain {
             return Err(broken("a Parquet file is compressed within, expected none around it".into()));
@@ -360,8 +376,8 @@ impl Reading<'_, '_> {
         let reader = SerializedFileReader::new(file.into_file()).map_err(|error| broken(error.to_string()))?;
         let schema = reader.metadata().file_metadata().schema_descr();
         let fields = schema.root_schema().get_fields();
-        if let Some(examples) = self.options.examples {
-            let used = Templates::new(examples)?.fields();
+        if self.options.has_rows() {
+            let used = self.options.examples.map(Templates::new).transpose()?.map_or_else(Fields::all, |templates| templates.fields());
             return self.parquet_rows(&reader, &used, n_bytes);
         }
         let wanted = self.options.text_field;
@@ -410,7 +426,7 @@ impl Reading<'_, '_> {
 
     /// Rows of a Parquet file, as lines of JSON, of the fields that are used.
     fn parquet_rows(&mut self, reader: &SerializedFileReader<std::fs::File>, used: &Fields, n_bytes: u64) -> Result<(), DataError> {
-        let path = self.file.path.clone();
+        let path = self.file.told();
         let broken = |message: String| DataError::Packed { path: path.clone(), message };
         let mut rows = Rows::default();
         let lossy = self.options.lossy;
@@ -429,11 +445,11 @@ impl Reading<'_, '_> {
     }
 
     fn no_field(&self, found: &str) -> DataError {
-        DataError::NoField { path: self.file.path.clone(), field: self.options.text_field.to_owned(), found: found.to_owned() }
+        DataError::NoField { path: self.file.told(), field: self.options.text_field.to_owned(), found: found.to_owned() }
     }
 
     fn csv_error(&self, error: &csv::Error) -> DataError {
-        DataError::Packed { path: self.file.path.clone(), message: error.to_string() }
+        DataError::Packed { path: self.file.told(), message: error.to_string() }
     }
 }
 

@@ -84,6 +84,35 @@ pub enum DataError {
     /// A file without rows, where each row is to be an example.
     #[error("`{}` has no rows, and with `data.examples` each row is an example", .0.display())]
     NoRows(PathBuf),
+    /// Files whose lines belong together and that have unequal numbers of them.
+    #[error("`{}` ends after {n_lines} lines, and `{}` goes on: line N of each belongs together", short.display(), long.display())]
+    Unaligned {
+        /// The file that ends first.
+        short: PathBuf,
+        /// Lines that it has.
+        n_lines: usize,
+        /// Another one.
+        long: PathBuf,
+    },
+    /// A training example that is tested with too.
+    #[error("`{}`, line {line}: its prompt stands in the test split too, expected prompts that no test knows", path.display())]
+    TestOverlap {
+        /// The file of the training example.
+        path: PathBuf,
+        /// The line, from 1; of a Parquet file the row.
+        line: u64,
+    },
+    /// A share of the examples that none falls into.
+    #[error("none of {n_documents} examples is in the test split, which is to be {test_fraction} of them")]
+    NoTests {
+        /// Examples that there are.
+        n_documents: usize,
+        /// The share.
+        test_fraction: f64,
+    },
+    /// Files without a row to test with.
+    #[error("`{0}` holds no row of the test split")]
+    NoTestRows(String),
     /// Examples begin and end with a token that the vocabulary does not have.
     #[error("the tokenizer has no end-of-text token, which examples begin and end with")]
     NoEndOfText,
@@ -198,6 +227,10 @@ impl DataError {
                     .into()
             }
             Self::NoRows(_) => "pass JSON lines (`.jsonl`), CSV, TSV or Parquet, or leave other files out with `data.exclude`".into(),
+            Self::Unaligned { .. } => "take both files from one place; a line that one of them lacks moves all behind it".into(),
+            Self::TestOverlap { .. } => "take such rows out of the training file, or pass `--skip-bad` to leave them out of training".into(),
+            Self::NoTestRows(_) => "give a file with rows, or a larger share".into(),
+            Self::NoTests { .. } => "give more rows, hold a file of rows out with `test`, or raise `test_fraction`".into(),
             Self::NoEndOfText => "take a base whose tokenizer has `<|endoftext|>`, such as one of kind `bpe`".into(),
             Self::Cargo(_) => "run inside the workspace with cargo on the PATH, or pass `--data PATH`".into(),
             Self::Package(_) => "build first (`cargo build --release`), correct `data.packages`, or pass `--data PATH`".into(),

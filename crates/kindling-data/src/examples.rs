@@ -13,6 +13,7 @@ use minijinja::value::Serde;
 use minijinja::value::ValueKind;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, escape_formatter};
 use serde_json::{Map, Value};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::DataError;
 
@@ -29,12 +30,18 @@ const FUEL: u64 = 100_000;
 type Segment<'t> = (Cow<'t, str>, bool);
 
 /// The templates of a configuration, compiled.
-pub(crate) struct Templates<'c>(Environment<'c>);
+#[derive(Debug)]
+pub struct Templates<'c> {
+    environment: Environment<'c>,
+    labels: &'c [String],
+}
 
 impl<'c> Templates<'c> {
+    /// Compiles them.
+    ///
     /// # Errors
     /// [`DataError::Template`] names the key of one that is no template.
-    pub(crate) fn new(config: &'c ExamplesConfig) -> Result<Self, DataError> {
+    pub fn new(config: &'c ExamplesConfig) -> Result<Self, DataError> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         // What is no text and no number must not be learned as the engine would spell it.
@@ -46,13 +53,13 @@ impl<'c> Templates<'c> {
         let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build().expect("the syntax is the usual one");
         environment.set_syntax(syntax);
         environment.set_fuel(Some(FUEL));
-        let ExamplesConfig { prompt, completion, message_begins, message_ends } = config;
+        let ExamplesConfig { prompt, completion, message_begins, message_ends, labels, .. } = config;
         for (key, source) in
             [("prompt", prompt), ("completion", completion), ("message_begins", message_begins), ("message_ends", message_ends)]
         {
             environment.add_template(key, source).map_err(|error| DataError::Template { key, message: told(&error) })?;
         }
-        Ok(Self(environment))
+        Ok(Self { environment, labels })
     }
 
     /// The text of the document that a row is, or what is wrong with the row.
@@ -60,20 +67,47 @@ impl<'c> Templates<'c> {
         let segments = match row.get(MESSAGES).filter(|messages| !messages.is_null()) {
             Some(messages) => self.chat(messages)?,
             None => {
-                let (prompt, completion) = (self.render("prompt", row)?, self.render("completion", row)?);
-                if completion.is_empty() {
-                    return Err("the completion is empty".into());
-                }
+                let (prompt, completion) = self.pair(row)?;
                 vec![(prompt.into(), false), (completion.into(), true)]
             }
         };
         Ok(serde_json::to_string(&segments).expect("plain data serialises"))
     }
 
+    /// Prompt and completion of a row that is no chat.
+    ///
+    /// # Errors
+    /// What is wrong with the row.
+    pub fn pair(&self, row: &Map<String, Value>) -> Result<(String, String), String> {
+        let (prompt, completion) = (self.render("prompt", row)?, self.render("completion", row)?);
+        if completion.is_empty() {
+            return Err("the completion is empty".into());
+        }
+        if !self.labels.is_empty() && !self.labels.contains(&completion) {
+            let labels = self.labels.iter().map(|label| shown(&Value::from(label.as_str()))).collect::<Vec<_>>().join(", ");
+            return Err(format!("the label is {}, expected one of {labels}", shown(&Value::from(completion))));
+        }
+        Ok((prompt, completion))
+    }
+
+    /// The prompt of a row, of which nothing else need be known.
+    ///
+    /// # Errors
+    /// What is wrong with the row.
+    pub fn prompt(&self, row: &Map<String, Value>) -> Result<String, String> {
+        self.render("prompt", row)
+    }
+
+    /// The fields that a prompt is made from, in the order of the alphabet.
+    pub fn prompt_fields(&self) -> Vec<String> {
+        let names = self.environment.get_template("prompt").map(|template| template.undeclared_variables(false));
+        names.unwrap_or_default().into_iter().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// The fields of a row that are looked at.
     pub(crate) fn fields(&self) -> Fields {
         let mut names = BTreeSet::from([MESSAGES.to_owned()]);
-        for (_, template) in self.0.templates() {
+        for (_, template) in self.environment.templates() {
             names.extend(template.undeclared_variables(false));
         }
         Fields(names)
@@ -104,7 +138,7 @@ impl<'c> Templates<'c> {
     }
 
     fn render(&self, key: &str, row: &Map<String, Value>) -> Result<String, String> {
-        let template = self.0.get_template(key).map_err(|error| told(&error))?;
+        let template = self.environment.get_template(key).map_err(|error| told(&error))?;
         // By this name the row itself, for fields whose names are no variables.
         let whole = (!row.contains_key(ROW)).then(|| (ROW, minijinja::Value::from(Serde(row))));
         let fields = row.iter().map(|(name, value)| (name.as_str(), minijinja::Value::from(Serde(value))));
@@ -126,10 +160,25 @@ impl<'c> Templates<'c> {
 pub(crate) struct Fields(BTreeSet<String>);
 
 impl Fields {
+    /// Of a whole row.
+    pub(crate) fn all() -> Self {
+        Self(BTreeSet::from([ROW.to_owned()]))
+    }
+
     /// Whether a field is used. The whole row has all.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.contains(name) || self.0.contains(ROW)
     }
+}
+
+/// A hash over what is given in an example.
+pub(crate) fn prompt_hash(document: &str) -> u128 {
+    let mut hash = Xxh3::new();
+    for (text, _) in segments(document).iter().filter(|(_, is_learned)| !is_learned) {
+        hash.update(text.as_bytes());
+        hash.update(&[0]);
+    }
+    hash.digest128()
 }
 
 /// The texts of an example, whether they are learned or not.
@@ -143,17 +192,22 @@ fn segments(document: &str) -> Vec<Segment<'_>> {
 }
 
 /// The tokens of an example: the end-of-text token, its texts, each encoded by itself as it is when text is generated, and the
-/// end-of-text token again behind each that is learned, which is then learned too.
+/// end-of-text token again behind each that is learned, which is then learned too. For a classification head what is learned is the
+/// label's number alone, and stands where its first token would.
 ///
 /// # Errors
 /// Text that the vocabulary cannot express.
 ///
 /// # Panics
 /// If the vocabulary has no end-of-text token.
-pub(crate) fn encode_example(tokenizer: &Tokenizer, document: &str) -> Result<Vec<MarkedToken>, TokenizerError> {
+pub(crate) fn encode_example(tokenizer: &Tokenizer, document: &str, config: &ExamplesConfig) -> Result<Vec<MarkedToken>, TokenizerError> {
     let end_of_text = tokenizer.end_of_text().expect("looked for before anything is encoded");
     let mut tokens = vec![MarkedToken::new(end_of_text, true, false)];
     for (text, is_learned) in segments(document) {
+        if let Some(class) = config.labels.iter().position(|label| config.head && is_learned && *label == text) {
+            tokens.push(MarkedToken::new(class as u32, false, true));
+            continue;
+        }
         let end = is_learned.then_some(end_of_text);
         tokens.extend(tokenizer.encode(&text)?.into_iter().chain(end).map(|id| MarkedToken::new(id, false, is_learned)));
     }
@@ -295,7 +349,7 @@ mod tests {
     fn what_is_learned_ends_with_the_end_of_the_text() {
         let tokenizer = Tokenizer::open("gpt2").unwrap();
         let document = r#"[["Say it: ",false],["it",true],[" Again: ",false],["it!",true]]"#;
-        let tokens = encode_example(&tokenizer, document).unwrap();
+        let tokens = encode_example(&tokenizer, document, &ExamplesConfig::default()).unwrap();
         let end = tokenizer.end_of_text().unwrap();
         let of = |text: &str| tokenizer.encode(text).unwrap();
         let expected = [vec![end], of("Say it: "), of("it"), vec![end], of(" Again: "), of("it!"), vec![end]];

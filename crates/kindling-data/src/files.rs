@@ -6,12 +6,14 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use ignore::WalkBuilder;
 use kindling_config::DataConfig;
 
-use crate::{DataError, packages};
+use crate::{DataError, aligned, packages};
 
 /// A file that holds documents.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) path: PathBuf,
+    /// As messages call it, where that is not its path.
+    pub(crate) told: Option<PathBuf>,
     /// A name that does not depend on the machine: a path relative to the folder or package.
     pub(crate) name: String,
     /// Named by the user himself, so that a binary file is an error and not left out.
@@ -20,13 +22,20 @@ pub(crate) struct Found {
     pub(crate) is_text: bool,
     /// Held out for validation by its place.
     pub(crate) validates: bool,
+    /// Held out of training and validation.
+    pub(crate) tests: bool,
     /// Which of the sources it is of.
     pub(crate) source: usize,
 }
 
 impl Found {
     pub(crate) fn new(path: PathBuf, name: String, explicit: bool) -> Self {
-        Self { path, name, explicit, is_text: false, validates: false, source: 0 }
+        Self { path, told: None, name, explicit, is_text: false, validates: false, tests: false, source: 0 }
+    }
+
+    /// The path that a user knows it by.
+    pub(crate) fn told(&self) -> PathBuf {
+        self.told.as_ref().unwrap_or(&self.path).clone()
     }
 }
 
@@ -45,8 +54,10 @@ pub(crate) struct Files {
 impl Files {
     /// What a configuration names: its sources, or its paths, or else the packages of the workspace at `workspace`.
     pub(crate) fn of(config: &DataConfig, workspace: &Path, spool: &Path) -> Result<Self, DataError> {
-        let mut spooled = Vec::new();
-        let mut find = |paths: &[PathBuf]| expand(paths, &config.exclude, spool, &mut spooled);
+        let mut expansion =
+            Expansion { exclude: &config.exclude, spool, aligned: config.examples.is_some(), lossy: config.lossy, spooled: Vec::new() };
+        let mut find = |paths: &[PathBuf]| expansion.expand(paths);
+        let mut tests = find(&config.test_paths)?;
         let mut held_out = find(&config.validation_paths)?;
         let mut files = Vec::new();
         if !config.sources.is_empty() {
@@ -65,25 +76,39 @@ impl Files {
             files.retain(|file| !held.contains(&place(file)));
             held_out.iter_mut().for_each(|file| (file.validates, file.source) = (true, config.sources.len()));
         }
+        if !tests.is_empty() {
+            let tested: std::collections::HashSet<PathBuf> = tests.iter().map(place).collect();
+            files.retain(|file| !tested.contains(&place(file)));
+            held_out.retain(|file| !tested.contains(&place(file)));
+            tests.iter_mut().for_each(|file| (file.tests, file.source) = (true, config.sources.len()));
+        }
         files.sort_by(|a, b| (a.source, &a.name).cmp(&(b.source, &b.name)));
         held_out.sort_by(|a, b| a.name.cmp(&b.name));
+        tests.sort_by(|a, b| a.name.cmp(&b.name));
         // First, so that of two documents that are the same the one that is held out stays.
-        files.splice(..0, held_out);
-        Self::new(files, is_split, spooled)
+        files.splice(..0, tests.into_iter().chain(held_out));
+        Self::new(files, is_split, expansion.spooled)
+    }
+
+    /// The files of some paths, whose rows are examples.
+    pub(crate) fn of_rows(config: &DataConfig, paths: &[PathBuf], spool: &Path) -> Result<Self, DataError> {
+        let mut expansion = Expansion { exclude: &config.exclude, spool, aligned: true, lossy: config.lossy, spooled: Vec::new() };
+        let files = expansion.expand(paths)?;
+        Self::new(files, false, expansion.spooled)
     }
 
     /// Whether a configuration names standard input.
     pub(crate) fn reads_standard_input(config: &DataConfig) -> bool {
         let sources = config.sources.iter().flat_map(|source| &source.paths);
-        let mut paths = config.paths.iter().chain(&config.validation_paths).chain(sources);
+        let mut paths = config.paths.iter().chain(&config.validation_paths).chain(&config.test_paths).chain(sources);
         paths.any(|path| standard_input(&path.to_string_lossy()).is_some())
     }
 
     /// What paths name.
     pub(crate) fn find(paths: &[PathBuf], exclude: &[String]) -> Result<Self, DataError> {
-        let mut spooled = Vec::new();
-        let files = expand(paths, exclude, &std::env::temp_dir(), &mut spooled)?;
-        Self::new(files, false, spooled)
+        let mut expansion = Expansion { exclude, spool: &std::env::temp_dir(), aligned: false, lossy: false, spooled: Vec::new() };
+        let files = expansion.expand(paths)?;
+        Self::new(files, false, expansion.spooled)
     }
 
     fn new(files: Vec<Found>, is_split: bool, spooled: Vec<tempfile::TempPath>) -> Result<Self, DataError> {
@@ -100,56 +125,89 @@ fn place(file: &Found) -> PathBuf {
     std::fs::canonicalize(&file.path).unwrap_or_else(|_| file.path.clone())
 }
 
-/// Every file that `paths` mean: a file itself, a folder's files (`.gitignore` is respected), a glob's matches, or standard input,
-/// which is written to a file below `spool` since it is read more than once: `-`, or `-.jsonl` and the like where it is not one text.
-fn expand(paths: &[PathBuf], exclude: &[String], spool: &Path, spooled: &mut Vec<tempfile::TempPath>) -> Result<Vec<Found>, DataError> {
-    let mut found = Vec::new();
-    for path in paths {
-        let text = path.to_string_lossy();
-        if let Some(suffix) = standard_input(&text) {
-            let file = kept(&mut std::io::stdin().lock(), suffix, spool)?;
-            found.push(Found::new(file.to_path_buf(), format!("stdin{suffix}"), true));
-            spooled.push(file);
-        } else if path.is_dir() {
-            let files = walk(path, "", false, &[], exclude)?;
-            if files.is_empty() {
-                return Err(DataError::Empty(text.into_owned()));
+/// How paths become files.
+struct Expansion<'a> {
+    exclude: &'a [String],
+    /// A folder for what has to be written to a file before it is read.
+    spool: &'a Path,
+    /// Whether `{a,b}` names fields of rows, and not two files.
+    aligned: bool,
+    lossy: bool,
+    spooled: Vec<tempfile::TempPath>,
+}
+
+impl Expansion<'_> {
+    /// Every file that `paths` mean: a file itself, a folder's files (`.gitignore` is respected), a glob's matches, files whose lines
+    /// belong together, or standard input: `-`, or `-.jsonl` and the like where it is not one text. The last two are written to a file,
+    /// since they are read more than once.
+    fn expand(&mut self, paths: &[PathBuf]) -> Result<Vec<Found>, DataError> {
+        let mut found = Vec::new();
+        for path in paths {
+            let text = path.to_string_lossy();
+            if let Some(suffix) = standard_input(&text) {
+                let file = self.keep(&mut std::io::stdin().lock(), suffix)?;
+                found.push(Found::new(file, format!("stdin{suffix}"), true));
+            } else if path.is_dir() {
+                let files = walk(path, "", false, &[], self.exclude)?;
+                if files.is_empty() {
+                    return Err(DataError::Empty(text.into_owned()));
+                }
+                found.extend(files);
+            } else if let Some(files) = aligned::files_of(path).filter(|_| self.aligned && !path.exists()) {
+                let mut file = self.spool_file(".jsonl")?;
+                {
+                    let mut out = std::io::BufWriter::new(&mut file);
+                    aligned::join(&files, self.lossy, &mut out)?;
+                    std::io::Write::flush(&mut out)?;
+                }
+                let name = path.file_name().map_or_else(|| text.to_string(), |name| name.to_string_lossy().into_owned());
+                found.push(Found { told: Some(path.clone()), ..Found::new(self.kept(file), name, true) });
+            } else if !path.exists() && text.contains(['*', '?', '[', '{']) {
+                found.extend(glob(path, &text, self.exclude)?);
+            } else {
+                let name = path.file_name().map_or_else(|| text.to_string(), |name| name.to_string_lossy().into_owned());
+                let mut file = Found::new(path.clone(), name, true);
+                // A pipe can be read once. Of what is not there, opening it later says so.
+                if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+                    // What its name says of its format stays.
+                    let suffix = file.name.find('.').map_or("", |at| &file.name[at..]);
+                    file.path = self.keep(&mut fs_err::File::open(path)?, suffix)?;
+                }
+                found.push(file);
             }
-            found.extend(files);
-        } else if !path.exists() && text.contains(['*', '?', '[', '{']) {
-            found.extend(glob(path, &text, exclude)?);
-        } else {
-            let name = path.file_name().map_or_else(|| text.to_string(), |name| name.to_string_lossy().into_owned());
-            let mut file = Found::new(path.clone(), name, true);
-            // A pipe can be read once. Of what is not there, opening it later says so.
-            if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
-                // What its name says of its format stays.
-                let suffix = file.name.find('.').map_or("", |at| &file.name[at..]);
-                let pipe = kept(&mut fs_err::File::open(path)?, suffix, spool)?;
-                file.path = pipe.to_path_buf();
-                spooled.push(pipe);
-            }
-            found.push(file);
         }
+        found.sort_by_cached_key(place);
+        found.dedup_by_key(|file| place(file));
+        Ok(found)
     }
-    found.sort_by_cached_key(place);
-    found.dedup_by_key(|file| place(file));
-    Ok(found)
+
+    /// What can be read once, as a file, which is removed with the files that are found.
+    fn keep(&mut self, reader: &mut dyn std::io::Read, suffix: &str) -> Result<PathBuf, DataError> {
+        let mut file = self.spool_file(suffix)?;
+        std::io::copy(reader, &mut file).map_err(|error| cannot_keep(self.spool, &error))?;
+        Ok(self.kept(file))
+    }
+
+    fn spool_file(&self, suffix: &str) -> Result<tempfile::NamedTempFile, DataError> {
+        fs_err::create_dir_all(self.spool)?;
+        let file = tempfile::Builder::new().prefix(".stdin-").suffix(suffix).tempfile_in(self.spool);
+        Ok(file.map_err(|error| cannot_keep(self.spool, &error))?)
+    }
+
+    fn kept(&mut self, file: tempfile::NamedTempFile) -> PathBuf {
+        let path = file.into_temp_path();
+        self.spooled.push(path);
+        self.spooled.last().expect("it was put there").to_path_buf()
+    }
+}
+
+fn cannot_keep(spool: &Path, error: &std::io::Error) -> std::io::Error {
+    std::io::Error::new(error.kind(), format!("cannot keep what is read in `{}`: {error}", spool.display()))
 }
 
 /// The ending that a path gives standard input, if it means that.
 fn standard_input(path: &str) -> Option<&str> {
     path.strip_prefix('-').filter(|suffix| suffix.is_empty() || suffix.starts_with('.'))
-}
-
-/// What can be read once, as a file, which is removed with what comes back.
-fn kept(reader: &mut dyn std::io::Read, suffix: &str, spool: &Path) -> Result<tempfile::TempPath, DataError> {
-    let context =
-        |error: std::io::Error| std::io::Error::new(error.kind(), format!("cannot keep standard input in `{}`: {error}", spool.display()));
-    fs_err::create_dir_all(spool)?;
-    let mut file = tempfile::Builder::new().prefix(".stdin-").suffix(suffix).tempfile_in(spool).map_err(context)?;
-    std::io::copy(reader, &mut file).map_err(context)?;
-    Ok(file.into_temp_path())
 }
 
 /// Files below the longest part of the pattern that has no wildcard, as far as they match.

@@ -5,6 +5,7 @@
 //! a pure function of (seed, step), from windows of [`Part`]s of them, or from [`PackedRows`] of examples; [`windows`] covers a split with every target once; [`audit`]
 //! looks for what is doubtful about a corpus; [`memorised`] for what of a sample stands in it.
 
+mod aligned;
 mod audit;
 mod batch;
 mod block;
@@ -23,6 +24,7 @@ mod parquet_rows;
 mod prepare;
 mod read;
 mod report;
+mod rows;
 mod scan;
 mod shard;
 mod shards;
@@ -35,13 +37,14 @@ pub use audit::{Audit, AuditOptions, Overlap, Personal, Repeats, audit};
 pub use batch::{Batch, BatchOptions, BatchSampler, Part, n_windows, windows};
 pub use count::{count_files, for_each_text};
 pub use error::DataError;
-pub use examples::MarkedToken;
+pub use examples::{MarkedToken, Templates};
 pub use manifest::{Prepared, PreparedManifest, ShardManifest, SourceManifest, SplitManifest};
 pub use memorised::{Memorised, MemorisedSpan, memorised};
 pub use packing::{PackedRows, PackingStats};
 pub use prepare::{Preparation, PrepareEvent, prepare, rebuild};
 pub use read::{ReadOptions, read_document};
 pub use report::{CleaningStep, CorpusStats, StepReport};
+pub use rows::{PlainRow, RowsOf, TestRow, TestRows, read_plain_rows, read_rows};
 pub use shard::{SHARD_VERSION, ShardWriter};
 pub use shards::Shards;
 pub use stretch::Place;

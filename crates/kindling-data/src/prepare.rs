@@ -322,7 +322,11 @@ fn key(config: &RunConfig, vocabulary: &str, scan: &Scan, shard_tokens: u64) -> 
         scan.sources,
     );
     // What comes of the templates is in the hash of the corpus; that it is examples is not.
-    let text = if config.data.examples.is_some() { text + " examples" } else { text };
+    let text = match &config.data.examples {
+        Some(examples) if examples.head => format!("{text} examples {:?}", examples.labels),
+        Some(_) => text + " examples",
+        None => text,
+    };
     format!("{:016x}", xxh3_128(text.as_bytes()) as u64)
 }
 

@@ -38,11 +38,28 @@ pub struct ReadOptions<'a> {
     pub lossy: bool,
     /// Rows are examples, made by these templates, and not texts.
     pub examples: Option<&'a ExamplesConfig>,
+    /// Names of the fields of tables whose first line is a row.
+    pub columns: &'a [String],
+    /// Rows come as lines of JSON, with all their fields.
+    pub(crate) whole_rows: bool,
+}
+
+impl<'a> ReadOptions<'a> {
+    /// Of texts, in this field of rows.
+    pub fn texts(text_field: &'a str) -> Self {
+        Self { text_field, skip_bad: false, lossy: false, examples: None, columns: &[], whole_rows: false }
+    }
+
+    /// Whether a row is more than a text.
+    pub(crate) fn has_rows(&self) -> bool {
+        self.whole_rows || self.examples.is_some()
+    }
 }
 
 impl<'a> From<&'a DataConfig> for ReadOptions<'a> {
     fn from(config: &'a DataConfig) -> Self {
-        Self { text_field: &config.text_field, skip_bad: config.skip_bad, lossy: config.lossy, examples: config.examples.as_ref() }
+        let DataConfig { text_field, skip_bad, lossy, examples, columns, .. } = config;
+        Self { skip_bad: *skip_bad, lossy: *lossy, examples: examples.as_ref(), columns, ..Self::texts(text_field) }
     }
 }
 
@@ -146,7 +163,7 @@ pub(crate) fn for_each_document_batch(
 /// A file that is unreadable, empty, binary or not UTF-8.
 pub fn read_document(path: &Path, lossy: bool) -> Result<String, DataError> {
     let files = [Found { is_text: true, ..Found::new(path.to_owned(), String::new(), true) }];
-    let options = ReadOptions { text_field: "", skip_bad: false, lossy, examples: None };
+    let options = ReadOptions { lossy, ..ReadOptions::texts("") };
     let mut text = String::new();
     for_each_batch(&files, options, &mut CorpusStats::default(), &mut |batch| {
         batch.pieces.iter().for_each(|piece| text.push_str(&piece.text));
@@ -205,7 +222,7 @@ impl Decoding<'_> {
                 self.stats.binary_skipped += usize::from(binary);
                 self.stats.damaged_skipped += usize::from(damage.is_some());
                 if std::mem::take(&mut self.n_kept) == 0 && files[file].explicit {
-                    let path = files[file].path.clone();
+                    let path = files[file].told();
                     return Err(match damage {
                         Some(message) => DataError::Packed { path, message },
                         None => DataError::Empty(path.display().to_string()),
@@ -224,6 +241,7 @@ fn decode(file: &Found, number: usize, content: Content, options: ReadOptions<'_
     // What is read of a row: its text, or as an example all of it.
     let of_line = |line: &str| match &templates {
         Some(templates) => json_object(line).and_then(|row| templates.document(&row)),
+        None if options.whole_rows => Ok(line.to_owned()),
         None => json_text(line, options.text_field),
     };
     match content {
@@ -237,12 +255,7 @@ fn decode(file: &Found, number: usize, content: Content, options: ReadOptions<'_
                 Err(error) => {
                     let at = error.utf8_error().valid_up_to();
                     let offset = offset + at as u64;
-                    return Err(DataError::Utf8 {
-                        path: file.path.clone(),
-                        line: line_of(file, offset)?,
-                        offset,
-                        byte: error.as_bytes()[at],
-                    });
+                    return Err(DataError::Utf8 { path: file.told(), line: line_of(file, offset)?, offset, byte: error.as_bytes()[at] });
                 }
             };
             decoded.pieces.push(Piece { file: number, row: 0, text, begins, ends });
@@ -264,7 +277,7 @@ fn decode(file: &Found, number: usize, content: Content, options: ReadOptions<'_
                     Err(error) => utf8(error.as_bytes(), options.lossy, &mut decoded.replaced).map(Cow::into_owned),
                 });
                 // All fields of a row of a table come as a line of JSON.
-                let text = if templates.is_some() { text.and_then(|line| of_line(&line)) } else { text };
+                let text = if options.has_rows() { text.and_then(|line| of_line(&line)) } else { text };
                 decoded.take(file, number, row, line, text, options)?;
             }
         }
@@ -288,7 +301,7 @@ impl Decoded {
             Ok(text) if text.is_empty() => self.n_empty += 1,
             Ok(text) => self.pieces.push(Piece { file: number, row, text, begins: true, ends: true }),
             Err(_) if options.skip_bad => self.n_bad += 1,
-            Err(message) => return Err(DataError::Row { path: file.path.clone(), line, message }),
+            Err(message) => return Err(DataError::Row { path: file.told(), line, message }),
         }
         Ok(())
     }
@@ -311,7 +324,7 @@ fn line_of(file: &Found, offset: u64) -> Result<usize, DataError> {
 }
 
 /// A line as an object of JSON.
-fn json_object<'l, T: Deserialize<'l>>(line: &'l str) -> Result<T, String> {
+pub(crate) fn json_object<'l, T: Deserialize<'l>>(line: &'l str) -> Result<T, String> {
     serde_json::from_str(line).map_err(|error| {
         let message = error.to_string();
         format!("not an object of JSON: {}", message.split(" at line").next().unwrap_or(&message))
@@ -357,7 +370,8 @@ mod tests {
 
     use super::*;
 
-    const OPTIONS: ReadOptions<'_> = ReadOptions { text_field: "text", skip_bad: false, lossy: false, examples: None };
+    const OPTIONS: ReadOptions<'_> =
+        ReadOptions { text_field: "text", skip_bad: false, lossy: false, examples: None, columns: &[], whole_rows: false };
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -29,6 +29,16 @@ pub struct CorpusStats {
     /// Packed files of which the rest was left out behind some damage.
     #[serde(default)]
     pub damaged_skipped: usize,
+    /// Examples that are held out for tests.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub test_documents: usize,
+    /// Examples left out of training because a test has their prompt.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub test_overlaps_skipped: usize,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// A step of cleaning. They are taken in this order: those up to `StopWords` change texts, the others drop documents.

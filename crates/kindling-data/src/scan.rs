@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
 
 use crate::clean::{CHANGING, Changes, Cleaner};
+use crate::examples::prompt_hash;
 use crate::files::{Files, Found};
 use crate::near::{NearIndex, Signature};
 use crate::read::{Batch, Piece, for_each_batch};
@@ -70,7 +71,7 @@ pub(crate) fn scan(corpus: &Corpus<'_>, progress: &mut dyn FnMut(u64) -> Result<
     corpus.for_each_batch(&mut stats, &mut |batch| {
         let facts: Vec<Facts<'_>> = batch.pieces.par_iter().map(|piece| Facts::of(corpus, piece, wants)).collect();
         for (piece, facts) in batch.pieces.iter().zip(facts) {
-            scanner.add(piece, facts);
+            scanner.add(piece, facts)?;
         }
         progress(batch.n_read)
     })?;
@@ -118,12 +119,19 @@ impl CorpusHash {
     }
 }
 
+/// Whether an example with this prompt is one of a test, by the upper 64 bits of the hash as a number from 0 to 1. Examples with one
+/// prompt are on one side.
+pub(crate) fn is_held_out(prompt: u128, test_fraction: f64) -> bool {
+    ((prompt >> 64) as f64 / 2f64.powi(64)) < test_fraction
+}
+
 /// What has to be known of a text.
 #[derive(Clone, Copy)]
 struct Wants {
     characters: bool,
     hash: bool,
     signature: bool,
+    prompt: bool,
 }
 
 /// What can be found out of a piece by itself.
@@ -134,6 +142,7 @@ struct Facts<'t> {
     n_characters: u64,
     cleaned_hash: Option<u128>,
     signature: Option<Signature>,
+    prompt: Option<u128>,
 }
 
 impl<'t> Facts<'t> {
@@ -146,6 +155,7 @@ impl<'t> Facts<'t> {
             n_characters: if wants.characters { cleaned.chars().count() as u64 } else { 0 },
             cleaned_hash: (wants.hash && is_whole).then(|| xxh3_128(cleaned.as_bytes())),
             signature: wants.signature.then(|| Signature::of(&cleaned)),
+            prompt: wants.prompt.then(|| prompt_hash(&piece.text)),
             cleaned,
         }
     }
@@ -168,6 +178,10 @@ struct Scanner<'a> {
     document: Unfinished,
     steps: Vec<StepReport>,
     seen: HashSet<u128>,
+    /// Hashes of the prompts of tests, and how many examples those are.
+    tested: HashSet<u128>,
+    n_tests: usize,
+    n_overlaps: usize,
     near: Option<NearIndex>,
     sides: Vec<Option<Side>>,
     sources: Xxh3,
@@ -196,14 +210,23 @@ impl<'a> Scanner<'a> {
             steps.push(CleaningStep::Near);
         }
         let has = |step| steps.contains(&step);
+        let tests = corpus.config.test_fraction > 0.0 || corpus.files.files.iter().any(|file| file.tests);
         Self {
             corpus,
-            wants: Wants { characters: has(CleaningStep::Length), hash: has(CleaningStep::Exact), signature: has(CleaningStep::Near) },
+            wants: Wants {
+                characters: has(CleaningStep::Length),
+                hash: has(CleaningStep::Exact),
+                signature: has(CleaningStep::Near),
+                prompt: tests,
+            },
             hash: CorpusHash::default(),
             document: Unfinished::default(),
             near: has(CleaningStep::Near).then(|| NearIndex::new(clean.near_similarity)),
             steps: steps.into_iter().map(StepReport::new).collect(),
             seen: HashSet::new(),
+            tested: HashSet::new(),
+            n_tests: 0,
+            n_overlaps: 0,
             sides: Vec::new(),
             sources: Xxh3::new(),
             n_kept: 0,
@@ -214,7 +237,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn add(&mut self, piece: &Piece, facts: Facts<'_>) {
+    fn add(&mut self, piece: &Piece, facts: Facts<'_>) -> Result<(), DataError> {
         if piece.begins {
             self.document = Unfinished::default();
         }
@@ -229,9 +252,35 @@ impl<'a> Scanner<'a> {
             (Some(signature), Some(of_piece)) => signature.merge(&of_piece),
             (signature, of_piece) => *signature = signature.take().or(of_piece),
         }
-        if let Some(hash) = self.hash.add(&self.corpus.files.files, piece, facts.hash) {
-            self.end(&self.corpus.files.files[piece.file], hash, facts.cleaned_hash);
+        let Some(hash) = self.hash.add(&self.corpus.files.files, piece, facts.hash) else { return Ok(()) };
+        let file = &self.corpus.files.files[piece.file];
+        if let Some(prompt) = facts.prompt
+            && self.is_tested(file, piece.row, prompt)?
+        {
+            self.sources.update(&(file.source as u64).to_le_bytes());
+            self.sides.push(None);
+            return Ok(());
         }
+        self.end(file, hash, facts.cleaned_hash);
+        Ok(())
+    }
+
+    /// Whether an example is one of a test, or is left out because it has the prompt of one.
+    fn is_tested(&mut self, file: &Found, row: u64, prompt: u128) -> Result<bool, DataError> {
+        let DataConfig { test_fraction, skip_bad, .. } = *self.corpus.config;
+        if file.tests || is_held_out(prompt, test_fraction) {
+            self.tested.insert(prompt);
+            self.n_tests += 1;
+            return Ok(true);
+        }
+        if !self.tested.contains(&prompt) {
+            return Ok(false);
+        }
+        if !skip_bad {
+            return Err(DataError::TestOverlap { path: file.told(), line: row });
+        }
+        self.n_overlaps += 1;
+        Ok(true)
     }
 
     /// A document has been read; `hash` is that of its text as it was read.
@@ -295,8 +344,11 @@ impl<'a> Scanner<'a> {
 
     fn finish(mut self, mut stats: CorpusStats) -> Result<Scan, DataError> {
         let config = self.corpus.config;
-        if self.n_kept == 0 && !self.sides.is_empty() {
-            return Err(DataError::AllDropped(self.sides.len()));
+        if self.n_kept == 0 && self.sides.len() > self.n_tests + self.n_overlaps {
+            return Err(DataError::AllDropped(self.sides.len() - self.n_tests - self.n_overlaps));
+        }
+        if self.n_tests == 0 && config.test_fraction > 0.0 {
+            return Err(DataError::NoTests { n_documents: self.n_kept, test_fraction: config.test_fraction });
         }
         if self.n_kept == 0 {
             let names = config.paths.iter().map(|path| path.display().to_string()).chain(config.packages.iter().cloned());
@@ -306,6 +358,8 @@ impl<'a> Scanner<'a> {
         stats.hash = self.hash.hex();
         stats.n_documents = self.n_kept;
         stats.n_bytes = self.bytes_kept;
+        stats.test_documents = self.n_tests;
+        stats.test_overlaps_skipped = self.n_overlaps;
         stats.identical_dropped = self.steps.iter().find(|step| step.step == CleaningStep::Exact).map_or(0, |step| step.documents_dropped);
         let mut tail = None;
         if !self.corpus.files.is_split {

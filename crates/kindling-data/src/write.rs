@@ -60,8 +60,8 @@ impl Writing<'_> {
 
     /// A stretch as it stands in a shard.
     fn encode(&self, stretch: &Stretch) -> Result<Vec<u8>, TokenizerError> {
-        let tokens = if self.corpus.config.examples.is_some() {
-            encode_example(self.tokenizer, &stretch.text)?.into_iter().map(|token| token.0).collect()
+        let tokens = if let Some(examples) = &self.corpus.config.examples {
+            encode_example(self.tokenizer, &stretch.text, examples)?.into_iter().map(|token| token.0).collect()
         } else {
             encode_document(self.tokenizer, &stretch.text, stretch.begins)?
         };

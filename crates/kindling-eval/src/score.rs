@@ -1,7 +1,8 @@
 //! Loss over a sequence of tokens in non-overlapping windows, every token but the first predicted once.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use kindling_data::{Batch, PackedRows, Prepared, encode_document, n_windows, windows};
+use kindling_data::{Batch, DataError, PackedRows, Prepared, encode_document, n_windows, windows};
+use kindling_infer::InferError;
 use kindling_metrics::Nll;
 use kindling_model::{Gpt, Pass};
 use kindling_tokenizer::{Tokenizer, TokenizerError};
@@ -19,6 +20,50 @@ pub enum EvalError {
         /// Tokens in the text, a leading end-of-text token included.
         found: usize,
     },
+    /// A prompt that cannot be encoded, or logits that are not finite.
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    /// Rows that cannot be read, or none.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A row that asks nothing that can be answered.
+    #[error("{place}: {message}")]
+    Row {
+        /// The file and the line.
+        place: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A model whose head is not the one that a task needs.
+    #[error("the model has a head over {n_classes} classes, and the task `{task}` {}", needed(*n_labels))]
+    Head {
+        /// Outputs of the head.
+        n_classes: usize,
+        /// The task's name.
+        task: String,
+        /// Its labels.
+        n_labels: usize,
+    },
+    /// A label or choice that does not fit the context.
+    #[error("`{text}` has {n_tokens} tokens, expected at most the context's {context_len}")]
+    LongChoice {
+        /// The text.
+        text: String,
+        /// Its tokens, the end included.
+        n_tokens: usize,
+        /// Tokens that the model sees.
+        context_len: usize,
+    },
+    /// Texts without an end.
+    #[error("the tokenizer has no end-of-text token, which says where an answer ends")]
+    NoEnd,
+    /// The model gives numbers that are none.
+    #[error("the model's logits are not finite")]
+    NotFinite,
+}
+
+fn needed(n_labels: usize) -> String {
+    if n_labels == 0 { "is answered with text".to_owned() } else { format!("has {n_labels} labels") }
 }
 
 impl EvalError {
@@ -27,6 +72,13 @@ impl EvalError {
         match self {
             Self::Tokenizer(error) => error.hint(),
             Self::TooShort { .. } => Some("pass a longer text".into()),
+            Self::Infer(error) => error.hint(),
+            Self::Data(error) => error.hint(),
+            Self::Row { .. } => Some("correct the row, or pass `--skip-bad` to leave such rows out".into()),
+            Self::Head { .. } => Some("use a run that was trained on this task, or without `--head`".into()),
+            Self::LongChoice { .. } => Some("take a base with a longer context, or shorter labels and choices".into()),
+            Self::NoEnd => Some("take a run whose tokenizer has `<|endoftext|>`, such as one of kind `bpe`".into()),
+            Self::NotFinite => Some("the weights hold NaN or infinite values; train anew with a lower `train.lr`".into()),
         }
     }
 }
@@ -99,21 +151,28 @@ pub fn score_batches(
     let (device, mut done) = (model.device(), 0);
     // Nats and tokens of each.
     let mut windows_of: Vec<(f64, f64)> = Vec::new();
-    let mut sum = Nll { bytes: tokenizer.is_lossless().then_some(0), ..Nll::default() };
+    // A class stands for no bytes.
+    let has_bytes = tokenizer.is_lossless() && model.config().n_classes == 0;
+    let mut sum = Nll { bytes: has_bytes.then_some(0), ..Nll::default() };
     for batch in batches {
         let pass = Pass {
             document_starts: batch.document_starts.as_deref().map(Into::into),
             restart_positions: batch.restart_positions,
             ..Pass::default()
         };
-        let (nats, best) = model.score(to_tensor(&batch, &batch.ids, &device), to_tensor(&batch, &batch.targets, &device), &pass);
+        let places: Vec<usize> = (0..batch.targets.len()).filter(|place| batch.weights[*place] > 0.0).collect();
+        let targets: Vec<u32> = places.iter().map(|place| batch.targets[*place]).collect();
+        let (nats, best) = model.score(to_tensor(&batch, &batch.ids, &device), &places, &targets, &pass);
         let nats: Vec<f32> = nats.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
         let best: Vec<i64> = best.into_data().convert::<i64>().try_into_vec().expect("converted to i64");
-        windows_of.extend(batch.weights.chunks(batch.row_len).zip(nats.chunks(batch.row_len)).map(|(weights, nats)| {
-            let counted = weights.iter().zip(nats).filter(|(weight, _)| **weight > 0.0);
-            counted.fold((0.0, 0.0), |(sum, n), (_, nats)| (sum + f64::from(*nats), n + 1.0))
-        }));
-        for (i, target) in batch.targets.iter().enumerate().filter(|(i, _)| batch.weights[*i] > 0.0) {
+        let mut rows = vec![(0.0, 0.0); batch.n_rows];
+        for (place, nats) in places.iter().zip(&nats) {
+            let (sum, n) = &mut rows[place / batch.row_len];
+            *sum += f64::from(*nats);
+            *n += 1.0;
+        }
+        windows_of.extend(rows);
+        for (i, target) in targets.iter().enumerate() {
             let is_text = !tokenizer.is_special(*target);
             let bytes = if is_text { tokenizer.token_bytes(*target).map_or(0, <[u8]>::len) as u64 } else { 0 };
             sum += Nll {

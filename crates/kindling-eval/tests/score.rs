@@ -20,6 +20,8 @@ fn model(tokenizer: &Tokenizer) -> Gpt {
         bias: false,
         norm_eps: 1e-5,
         dropout: Dropout::NONE,
+        n_classes: 0,
+        pooling: kindling_config::Pooling::Last,
     };
     Gpt::new(&config, Seed(2), &Device::flex())
 }
@@ -43,7 +45,8 @@ fn sums_equal_those_of_windows_computed_one_by_one() {
             let n = ids.len();
             Tensor::<2, Int>::from_data(TensorData::new(ids.iter().map(|id| i64::from(*id)).collect::<Vec<_>>(), [1, n]), &Device::flex())
         };
-        let (losses, best) = model.score(tensor(&ids[start..end]), tensor(&ids[start + 1..=end]), &Pass::default());
+        let (losses, best) =
+            model.score(tensor(&ids[start..end]), &(0..end - start).collect::<Vec<_>>(), &ids[start + 1..=end], &Pass::default());
         nats += losses.into_data().try_into_vec::<f32>().unwrap().iter().map(|nats| f64::from(*nats)).sum::<f64>();
         let best: Vec<i64> = best.into_data().convert::<i64>().try_into_vec().unwrap();
         correct += best.iter().zip(&ids[start + 1..=end]).filter(|(a, b)| **a == i64::from(**b)).count() as u64;

@@ -1,8 +1,7 @@
 //! Streaming generation of one text with a KV cache. Does not batch requests.
 
-use burn::tensor::{Int, Tensor, TensorData};
 use kindling_config::SamplingConfig;
-use kindling_model::{Gpt, KvCache};
+use kindling_model::{Gpt, KvCache, Sequence};
 use kindling_tokenizer::{StreamDecoder, Tokenizer};
 
 use crate::{InferError, Sampler};
@@ -24,6 +23,7 @@ pub struct Generation<'a> {
     sampler: Sampler,
     decoder: StreamDecoder<'a>,
     cache: KvCache,
+    sequence: Sequence,
     /// Every token so far, the prompt's included.
     ids: Vec<u32>,
     /// Tokens that the cache has not seen yet: the last of `ids`.
@@ -52,7 +52,8 @@ pub fn generate<'a>(model: &'a Gpt, tokenizer: &'a Tokenizer, config: &SamplingC
         tokenizer,
         sampler: Sampler::new(config, seed),
         decoder,
-        cache: model.cache(1),
+        cache: model.cache(),
+        sequence: Sequence::default(),
         n_pending: ids.len(),
         ids,
         n_left: config.max_new_tokens,
@@ -85,15 +86,15 @@ impl Generation<'_> {
     /// Draws the next token and feeds it to the decoder.
     fn step(&mut self) -> Result<String, InferError> {
         let context_len = self.model.config().context_len;
-        if self.cache.lengths()[0] + self.n_pending > context_len {
+        if self.sequence.len() + self.n_pending > context_len {
             // Of a long prompt as much as fits; later half, so that not every token starts anew.
             let most = if self.n_new == 0 { context_len } else { (context_len / 2).max(1) };
             self.n_pending = self.ids.len().min(most);
-            self.cache = self.model.cache(1);
+            self.cache.clear();
+            self.sequence = Sequence::default();
         }
-        let pending: Vec<i64> = self.ids[self.ids.len() - self.n_pending..].iter().map(|id| i64::from(*id)).collect();
-        let pending = Tensor::<2, Int>::from_data(TensorData::new(pending, [1, self.n_pending]), &self.model.device());
-        let logits = self.model.forward_cached(pending, &[self.n_pending], &mut self.cache);
+        let pending = &self.ids[self.ids.len() - self.n_pending..];
+        let logits = self.model.forward_cached(&mut [(&mut self.sequence, pending)], &mut self.cache);
         let logits: Vec<f32> = logits.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
         // A vocabulary padded beyond the tokenizer's has ids without text.
         let logits = &logits[..self.tokenizer.vocab_size().min(logits.len())];

@@ -22,6 +22,8 @@ fn model(tokenizer: &Tokenizer, context_len: usize) -> Gpt {
         bias: true,
         norm_eps: 1e-5,
         dropout: Dropout::NONE,
+        n_classes: 0,
+        pooling: kindling_config::Pooling::Last,
     };
     let model = Gpt::new(&config, Seed(2), &Device::flex());
     let scaled = named_parameters(&model).into_iter().map(|(name, mut tensor)| {

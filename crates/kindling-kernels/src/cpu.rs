@@ -4,6 +4,7 @@ pub mod adamw;
 pub mod arithmetic;
 pub mod attention;
 pub(crate) mod buffer;
+pub mod cached;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;

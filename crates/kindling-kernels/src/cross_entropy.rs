@@ -45,6 +45,19 @@ fn log_sum_exp(logits: Tensor<2>) -> Tensor<2> {
     (logits - largest.clone()).exp().sum_dim(1).log() + largest
 }
 
+/// The logits themselves, `x·tableᵀ`: `x` `[N, C]`, `table` `[V, C]`, out `[N, V]`. The fused form gives a row the same bits whatever
+/// the other rows are; it is not differentiated.
+///
+/// # Panics
+/// If the sizes do not fit.
+pub fn linear_logits(x: Tensor<2>, table: Tensor<2>) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if crate::flex::is_fused(&x) && !x.is_autodiff() {
+        return fused::linear_logits(x, table);
+    }
+    x.matmul(table.transpose())
+}
+
 /// The cross-entropy of each target in nats, and the likeliest id in its place, both `[N]`: what an evaluation needs of
 /// `x` `[N, C]` and `table` `[V, C]`. Not differentiated.
 ///
@@ -74,6 +87,7 @@ mod fused {
     use burn::tensor::{Int, Tensor, TensorData};
 
     use crate::cpu::cross_entropy::{Targets, Wanted, linear, linear_rows};
+    use crate::cpu::matmul::{Nothing, matmul};
     use crate::flex::{contiguous, ids, isa, make, matrix, owned, register, scale, values};
     use crate::{LossTerms, Precision};
 
@@ -99,6 +113,14 @@ mod fused {
     ) -> Tensor<1> {
         let (x, table, targets, weights) = (x.into_dispatch(), table.into_dispatch(), targets.into_dispatch(), weights.into_dispatch());
         Tensor::from_dispatch(Dispatch::linear_cross_entropy(x, table, targets, weights, terms, precision))
+    }
+
+    pub(super) fn linear_logits(x: Tensor<2>, table: Tensor<2>) -> Tensor<2> {
+        let (n, v, device) = (x.dims()[0], table.dims()[0], x.device());
+        let primitive = |tensor: Tensor<2>| contiguous(tensor.try_into_primitive::<Flex>().expect("a tensor on Flex"));
+        let (x, table) = (primitive(x), primitive(table));
+        let logits = matmul(isa(), Precision::F32, matrix(&x), matrix(&table).transposed(), Nothing, &Nothing);
+        Tensor::from_data(TensorData::new(logits, [n, v]), &device)
     }
 
     pub(super) fn linear_nats(x: Tensor<2>, table: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<1, Int>) {

@@ -16,6 +16,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod cached;
 pub mod cpu;
 pub mod cross_entropy;
 pub mod dropout;
@@ -27,11 +28,13 @@ pub mod linear;
 
 pub use adamw::{adamw_step, sum_of_squares};
 pub use attention::{Mask, causal_attention};
+pub use cached::{cached_attention, write_rows};
 pub use cpu::arithmetic::Precision;
+pub use cpu::cached::CachedRow;
 pub use cpu::cross_entropy::{LOGITS_AT_ONCE, LossTerms};
 pub use cpu::dropout::{Dropout, stream};
 pub use cpu::isa::Isa;
-pub use cross_entropy::{linear_cross_entropy, linear_nats};
+pub use cross_entropy::{linear_cross_entropy, linear_logits, linear_nats};
 pub use dropout::dropout;
 pub use embedding::embedding;
 #[cfg(feature = "flex")]

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_kernels::cpu::attention::AttentionShape;
 use kindling_kernels::{
-    Dropout, Form, Isa, LossTerms, Mask, Precision, attention, causal_attention, cross_entropy, dropout, embedding, gelu_linear,
-    layer_norm, linear, linear_cross_entropy, linear_nats, stream, with_form,
+    CachedRow, Dropout, Form, Isa, LossTerms, Mask, Precision, attention, cached_attention, causal_attention, cross_entropy, dropout,
+    embedding, gelu_linear, layer_norm, linear, linear_cross_entropy, linear_logits, linear_nats, stream, with_form, write_rows,
 };
 use proptest::prelude::*;
 
@@ -163,5 +163,53 @@ fn wide_layers() {
         };
         check(|| compute(|x, w, bias| gelu_linear(x, w, bias, Precision::F32)), || compute(linear::composed_gelu)).unwrap();
         check(|| compute(|x, w, bias| linear(x, w, bias, Precision::F32)), || compute(linear::composed)).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn attention_to_slots(
+        lens in prop::collection::vec((1usize..70, 0usize..70), 1..6), e in 1usize..40, n_heads in 1usize..4, salt: u64
+    ) {
+        let (device, c) = (Device::flex(), e * n_heads);
+        let n_slots = 90;
+        // Slots in any order, some of them shared.
+        let slots: Vec<Vec<u32>> = lens.iter().enumerate()
+            .map(|(row, (new, seen))| (0..(new + seen) as u64).map(|i| (stream(salt, &[row as u64, i]) % n_slots as u64) as u32).collect())
+            .collect();
+        let rows: Vec<CachedRow<'_>> = slots.iter().zip(&lens).map(|(slots, (new, _))| CachedRow { slots, n_new: *new }).collect();
+        let n = lens.iter().map(|(new, _)| new).sum::<usize>();
+        let [queries, keys, values] = [(1, n), (2, n_slots), (3, n_slots)].map(|(salt, n)| tensor(salt, [n, c], &device));
+        let of = |form: Option<Form>| {
+            let compute = || host(cached_attention(queries.clone() * 4.0, &keys, &values, n_heads, &rows));
+            vec![("output".to_owned(), form.map_or_else(compute, |form| with_form(form, compute)))]
+        };
+        check(|| of(None), || of(Some(Form::Composed)))?;
+    }
+
+    #[test]
+    fn rows_are_written_where_they_belong(n in 1usize..20, first in 0usize..20, c in 1usize..9, shared: bool) {
+        let device = Device::flex();
+        let (table, rows) = (tensor(1, [40, c], &device), tensor(2, [n, c], &device));
+        let kept = shared.then(|| table.clone());
+        let mut expected = values(1, 40 * c);
+        expected[first * c..(first + n) * c].copy_from_slice(&values(2, n * c));
+        prop_assert_eq!(host(write_rows(table, first, rows)), expected);
+        if let Some(kept) = kept {
+            prop_assert_eq!(host(kept), values(1, 40 * c));
+        }
+    }
+
+    #[test]
+    fn logits_of_rows(n in 1usize..60, c in 1usize..60, v in 1usize..150) {
+        let device = Device::flex();
+        let (x, table) = (tensor(1, [n, c], &device), tensor(2, [v, c], &device));
+        let of = |form: Option<Form>| {
+            let compute = || host(linear_logits(x.clone(), table.clone()));
+            vec![("output".to_owned(), form.map_or_else(compute, |form| with_form(form, compute)))]
+        };
+        check(|| of(None), || of(Some(Form::Composed)))?;
     }
 }

@@ -1,19 +1,20 @@
-//! GPT-2 (Radford et al. 2019), whole: embeddings, pre-norm blocks, causal attention, tanh-GELU, tied head, loss, KV cache.
+//! GPT-2 (Radford et al. 2019), whole: embeddings, pre-norm blocks, causal attention, tanh-GELU, tied head or classification head,
+//! loss, KV cache.
 //! Not here: where weights come from on disk (`weights.rs`), how masks are drawn (`dropout.rs`).
 //!
-//! Shapes: B sequences, T tokens each, N = B·T, C = d_model, H heads of E = C / H, F = d_ff, V = vocabulary, S = tokens
-//! that can be attended to. Linear layers see [N, C]: a weight gradient is then one matrix product.
+//! Shapes: B sequences, T tokens each, N = B·T, C = d_model, H heads of E = C / H, F = d_ff, V = vocabulary, or classes where the head
+//! is one over classes, S = tokens that can be attended to. Linear layers see [N, C]: a weight gradient is then one matrix product.
 
 use std::sync::Arc;
 
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, LayerNorm, Linear};
-use burn::tensor::activation::{log_softmax, softmax};
+use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use kindling_config::{Distillation, LoraTarget, ModelConfig, Seed};
+use kindling_config::{Distillation, LoraTarget, ModelConfig, Pooling, Seed};
 use kindling_kernels::{
-    Dropout, LossTerms, Mask, Precision, causal_attention, dropout, embedding, gelu_linear, layer_norm, linear, linear_cross_entropy,
-    linear_nats,
+    CachedRow, Dropout, LossTerms, Mask, Precision, cached_attention, causal_attention, dropout, embedding, gelu_linear, layer_norm,
+    linear, linear_cross_entropy, linear_logits, linear_nats, write_rows,
 };
 
 use crate::DropoutKey;
@@ -22,9 +23,6 @@ use crate::lora::{Adapter, Lora};
 
 /// Standard deviation of GPT-2's initial weights.
 const INIT_STD: f64 = 0.02;
-/// Added to the score of a token that must not be seen: its probability becomes exactly 0, and unlike infinity it is
-/// safe on GPUs that assume finite arithmetic.
-const MASKED: f32 = -1e9;
 
 /// A GPT-2. Cloning it is cheap: tensors are shared.
 #[derive(Module, Debug)]
@@ -33,7 +31,8 @@ pub struct Gpt {
     pos_embedding: Embedding, // [context_len, C]
     blocks: Vec<Block>,
     final_norm: LayerNorm,
-    lora: Option<Adapter>, // where it is there, all else is frozen
+    class_embedding: Option<Embedding>, // [n_classes, C]: where it is there, the head is this
+    lora: Option<Adapter>,              // where it is there, all else is frozen
     #[module(skip)]
     config: ModelConfig,
     #[module(skip)]
@@ -95,11 +94,18 @@ pub struct Loss {
     pub weight: Tensor<1>,
 }
 
-/// Keys and values of what each sequence has seen, and how many tokens that is.
+/// Keys and values of tokens that the model has seen, each in a slot. A slot is written once, so that sequences may share those of a
+/// common beginning.
 #[derive(Clone, Debug)]
 pub struct KvCache {
-    layers: Vec<(Tensor<4>, Tensor<4>)>, // keys and values, each [B, H, context_len, E]
-    lengths: Vec<usize>,
+    layers: Vec<(Tensor<2>, Tensor<2>)>, // keys and values, each [slots, C]
+    n_used: usize,
+}
+
+/// The tokens that a sequence has in a [`KvCache`], by their slots. A clone goes on by itself behind what both have seen.
+#[derive(Clone, Debug, Default)]
+pub struct Sequence {
+    slots: Vec<u32>,
 }
 
 impl Gpt {
@@ -132,10 +138,23 @@ impl Gpt {
             pos_embedding: init.embedding("pos_embedding", context_len, d_model, INIT_STD),
             blocks: (0..n_layers).map(block).collect(),
             final_norm: norm(),
+            class_embedding: class_embedding(config, &init),
             lora: None,
             config: config.clone(),
             precision: Precision::F32,
         }
+    }
+
+    /// The same model with the head of `config`, which is of the same shape but for that: a fresh one over classes, or the tied one.
+    ///
+    /// # Panics
+    /// If the shape is another one.
+    #[must_use]
+    pub fn with_head(self, config: &ModelConfig, seed: Seed) -> Self {
+        let ModelConfig { dropout, n_classes, pooling, .. } = *config;
+        assert_eq!(ModelConfig { dropout, n_classes, pooling, ..self.config.clone() }, *config, "a head alone is another");
+        let class_embedding = class_embedding(config, &Init { seed, device: &self.device() });
+        Self { class_embedding, config: config.clone(), ..self }
     }
 
     /// The same model, computing with factors of this precision where whole sequences go forward and backward.
@@ -199,7 +218,17 @@ impl Gpt {
     /// If T is above `context_len`.
     pub fn forward(&self, ids: Tensor<2, Int>, pass: &Pass) -> Tensor<3> {
         let [b, t] = ids.dims();
-        self.head(self.hidden(ids, pass)).reshape([b, t, self.config.vocab_size])
+        let v = self.output().dims()[0];
+        self.head(self.hidden(ids, pass)).reshape([b, t, v])
+    }
+
+    /// Ids `[B, T]` to what the head sees of them, `[N, C]`: the residual stream behind the last norm, pooled where the head asks for it.
+    ///
+    /// # Panics
+    /// If T is above `context_len`.
+    pub fn hidden(&self, ids: Tensor<2, Int>, pass: &Pass) -> Tensor<2> {
+        let n_rows = ids.dims()[0];
+        self.pool(norm(&self.final_norm, self.residual(ids, pass), &self.config), n_rows, pass)
     }
 
     /// The loss of predicting `targets` `[B, T]` from `ids` `[B, T]`; `weights` `[B, T]` is 0 where a target does not count.
@@ -246,12 +275,11 @@ impl Gpt {
 
     /// The last stage of [`Gpt::loss`]: the residual stream `[N, C]` behind the last block to the loss.
     pub fn leave(&self, x: Tensor<2>, targets: Tensor<2, Int>, weights: Tensor<2>, pass: &Pass) -> Loss {
-        let n = x.dims()[0];
-        let x = norm(&self.final_norm, x, &self.config);
+        let (n, n_rows) = (x.dims()[0], targets.dims()[0]);
+        let x = self.pool(norm(&self.final_norm, x, &self.config), n_rows, pass);
         let weights = weights.reshape([n]);
         let divergence = pass.teacher.as_ref().map(|teacher| (self.divergence(x.clone(), teacher) * weights.clone()).sum());
-        let nats =
-            linear_cross_entropy(x, self.tok_embedding.weight.val(), targets.reshape([n]), weights.clone(), pass.terms, self.precision);
+        let nats = linear_cross_entropy(x, self.output(), targets.reshape([n]), weights.clone(), pass.terms, self.precision);
         let nats = divergence.into_iter().fold(nats, |nats, divergence| nats + divergence);
         Loss { nats, weight: weights.sum() }
     }
@@ -265,21 +293,38 @@ impl Gpt {
         (log_q.clone().exp() * (log_q - log_p)).sum_dim(1).reshape([n]) * (weight * temperature * temperature)
     }
 
-    /// The negative log-likelihood of each target, in nats, and the likeliest token in its place: both `[N]`, row by row.
-    pub fn score(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, pass: &Pass) -> (Tensor<1>, Tensor<1, Int>) {
-        let x = self.hidden(ids, pass); // [N, C]
-        let n = x.dims()[0];
-        linear_nats(x, self.tok_embedding.weight.val(), targets.reshape([n]))
+    /// Logits `[P, V]` at some `places` of ids `[B, T]`, counted row by row.
+    ///
+    /// # Panics
+    /// If T is above `context_len`, or there is no such place.
+    pub fn logits_at(&self, ids: Tensor<2, Int>, places: &[usize]) -> Tensor<2> {
+        self.head(self.hidden_at(ids, places, &Pass::default()))
+    }
+
+    /// The negative log-likelihood of a target at each of some `places` of ids `[B, T]`, counted row by row, in nats, and the likeliest token
+    /// in its place: both `[P]`.
+    ///
+    /// # Panics
+    /// If T is above `context_len`, or there is no such place or id.
+    pub fn score(&self, ids: Tensor<2, Int>, places: &[usize], targets: &[u32], pass: &Pass) -> (Tensor<1>, Tensor<1, Int>) {
+        let targets: Vec<i64> = targets.iter().map(|id| i64::from(*id)).collect();
+        let targets = Tensor::from_data(TensorData::new(targets, [places.len()]), &ids.device());
+        linear_nats(self.hidden_at(ids, places, pass), self.output(), targets)
+    }
+
+    /// What the head sees at some places, `[P, C]`.
+    fn hidden_at(&self, ids: Tensor<2, Int>, places: &[usize], pass: &Pass) -> Tensor<2> {
+        let (device, n, [b, t]) = (ids.device(), places.len(), ids.dims());
+        if n == b * t && places.iter().enumerate().all(|(i, place)| i == *place) {
+            return self.hidden(ids, pass);
+        }
+        let places: Vec<i64> = places.iter().map(|place| *place as i64).collect();
+        self.hidden(ids, pass).select(0, Tensor::from_data(TensorData::new(places, [n]), &device))
     }
 
     /// The adapter beside a linear layer, if it has one.
     fn lora_of(&self, layer: usize, target: LoraTarget) -> Option<&Lora> {
         self.lora.as_ref()?.blocks[layer].of(target)
-    }
-
-    /// Everything before the head: ids `[B, T]` to the normalised residual stream `[N, C]`.
-    fn hidden(&self, ids: Tensor<2, Int>, pass: &Pass) -> Tensor<2> {
-        norm(&self.final_norm, self.residual(ids, pass), &self.config)
     }
 
     /// The residual stream `[N, C]` behind the last block.
@@ -295,88 +340,108 @@ impl Gpt {
         embedding(self.tok_embedding.weight.val(), ids.reshape([n])) + positions
     }
 
-    /// `[N, C]` to logits `[N, V]`, by the token embedding.
+    /// What the head reads at each place of `n_rows` sequences, from `x` `[N, C]`: that place, or the mean over its document up to it.
+    fn pool(&self, x: Tensor<2>, n_rows: usize, pass: &Pass) -> Tensor<2> {
+        if self.class_embedding.is_none() || self.config.pooling == Pooling::Last {
+            return x;
+        }
+        // Attention whose scores are all 0 takes the mean of what it may see.
+        let none = x.zeros_like();
+        let mask = Mask { first: pass.document_starts.clone(), dropout: None };
+        causal_attention(Tensor::cat(vec![none.clone(), none, x], 1), n_rows, 1, &mask)
+    }
+
+    /// `[V, C]`: the weight of the head.
+    fn output(&self) -> Tensor<2> {
+        self.class_embedding.as_ref().unwrap_or(&self.tok_embedding).weight.val()
+    }
+
+    /// `[N, C]` to logits `[N, V]`.
     fn head(&self, x: Tensor<2>) -> Tensor<2> {
-        x.matmul(self.tok_embedding.weight.val().transpose())
+        linear_logits(x, self.output())
     }
 
-    /// An empty cache for `n_rows` sequences.
-    pub fn cache(&self, n_rows: usize) -> KvCache {
-        let ModelConfig { n_heads, d_model, context_len, .. } = self.config;
-        let empty = || Tensor::zeros([n_rows, n_heads, context_len, d_model / n_heads], &self.device());
-        KvCache { layers: self.blocks.iter().map(|_| (empty(), empty())).collect(), lengths: vec![0; n_rows] }
+    /// An empty cache.
+    pub fn cache(&self) -> KvCache {
+        let empty = || Tensor::zeros([0, self.config.d_model], &self.device());
+        KvCache { layers: self.blocks.iter().map(|_| (empty(), empty())).collect(), n_used: 0 }
     }
 
-    /// Steps every sequence of the cache by its own number of new tokens: of row b of `ids` `[B, T]` the first
-    /// `n_new[b]` are taken, at least one; what follows them is padding. Gives the logits `[B, V]` after each row's last.
+    /// Steps each sequence by its own new tokens, of which it has at least one. Gives the logits `[B, V]` after the last of each.
     ///
     /// # Panics
-    /// If a row has no new token or more than T, or would grow beyond `context_len`.
-    pub fn forward_cached(&self, ids: Tensor<2, Int>, n_new: &[usize], cache: &mut KvCache) -> Tensor<2> {
-        let [b, t] = ids.dims();
-        let context_len = self.config.context_len;
-        assert!(n_new.len() == b && cache.lengths.len() == b, "one count a row");
-        for (n, seen) in n_new.iter().zip(&cache.lengths) {
-            assert!((1..=t).contains(n) && seen + n <= context_len, "{n} of {t} tokens after {seen} fit the context of {context_len}");
+    /// If a sequence has no new token, or would grow beyond `context_len`.
+    pub fn forward_cached(&self, steps: &mut [(&mut Sequence, &[u32])], cache: &mut KvCache) -> Tensor<2> {
+        let (context_len, device) = (self.config.context_len, self.device());
+        let n = steps.iter().map(|(_, new)| new.len()).sum::<usize>();
+        let first = cache.take(n);
+        let (mut ids, mut positions, mut last, mut slot) = (Vec::new(), Vec::new(), Vec::new(), first as u32);
+        for (sequence, new) in steps.iter_mut() {
+            let seen = sequence.len();
+            assert!(!new.is_empty() && seen + new.len() <= context_len, "{} tokens after {seen} fit the context", new.len());
+            ids.extend(new.iter().map(|id| i64::from(*id)));
+            positions.extend((seen..seen + new.len()).map(|position| position as i64));
+            sequence.slots.extend(slot..slot + new.len() as u32);
+            slot += new.len() as u32;
+            last.push(ids.len() as i64 - 1);
         }
-        let device = ids.device();
-        let total = cache.lengths.iter().zip(n_new).map(|(seen, n)| seen + n).max().unwrap_or(0);
-        // Padding stands at the last position at most: its results are never read.
-        let positions: Vec<i64> =
-            cache.lengths.iter().flat_map(|seen| (0..t).map(move |i| (seen + i).min(context_len - 1) as i64)).collect();
-        let positions = Tensor::<2, Int>::from_data(TensorData::new(positions, [b, t]), &device);
-        let mask = cached_mask(&cache.lengths, t, total, &self.device());
-        let mut x = self.embed(ids, positions); // [N, C]
+        let rows: Vec<CachedRow<'_>> = steps.iter().map(|(sequence, new)| CachedRow { slots: &sequence.slots, n_new: new.len() }).collect();
+        let ints = |values: Vec<i64>| Tensor::<2, Int>::from_data(TensorData::new(values, [1, n]), &device);
+        let mut x = self.embed(ints(ids), ints(positions)); // [N, C]
         for (layer, (block, (keys, values))) in self.blocks.iter().zip(&mut cache.layers).enumerate() {
             let lora = |target| self.lora_of(layer, target);
-            let (q, k, v) = block.attn.split(lora(LoraTarget::Qkv), norm(&block.attn_norm, x.clone(), &self.config), b);
-            keys.inplace(|keys| store(keys, k, &cache.lengths, n_new));
-            values.inplace(|values| store(values, v, &cache.lengths, n_new));
-            let (k, v) = (keys.clone().slice_dim(2, 0..total), values.clone().slice_dim(2, 0..total)); // [B, H, S, E]
-            x = x + block.attn.attend(lora(LoraTarget::Proj), q, k, v, mask.clone());
-            x = x.clone()
-                + block.mlp.forward([lora(LoraTarget::Up), lora(LoraTarget::Down)], norm(&block.mlp_norm, x, &self.config), Precision::F32);
+            let qkv = project(&block.attn.qkv, lora(LoraTarget::Qkv), norm(&block.attn_norm, x.clone(), &self.config), Precision::F32);
+            let [q, k, v]: [Tensor<2>; 3] = qkv.chunk(3, 1).try_into().expect("three chunks");
+            keys.inplace(|keys| write_rows(keys, first, k));
+            values.inplace(|values| write_rows(values, first, v));
+            let y = cached_attention(q, keys, values, block.attn.n_heads, &rows);
+            x = x + project(&block.attn.proj, lora(LoraTarget::Proj), y, Precision::F32);
+            let y = norm(&block.mlp_norm, x.clone(), &self.config);
+            x = x + block.mlp.forward([lora(LoraTarget::Up), lora(LoraTarget::Down)], y, Precision::F32);
         }
-        for (seen, n) in cache.lengths.iter_mut().zip(n_new) {
-            *seen += n;
-        }
-        let last: Vec<i64> = n_new.iter().enumerate().map(|(row, n)| (row * t + n - 1) as i64).collect();
-        let last = Tensor::<1, Int>::from_data(TensorData::new(last, [b]), &device);
+        let last = Tensor::<1, Int>::from_data(TensorData::new(last, [steps.len()]), &device);
         self.head(norm(&self.final_norm, x.select(0, last), &self.config))
+    }
+}
+
+impl KvCache {
+    /// Forgets all sequences; none that was begun before can be stepped any more.
+    pub fn clear(&mut self) {
+        self.n_used = 0;
+    }
+
+    /// The first of `n` slots that nobody has.
+    fn take(&mut self, n: usize) -> usize {
+        /// So that a text that grows token by token is not copied at each.
+        const LEAST: usize = 64;
+        let first = self.n_used;
+        self.n_used += n;
+        for table in self.layers.iter_mut().flat_map(|(keys, values)| [keys, values]) {
+            let [n_slots, c] = table.dims();
+            if n_slots < self.n_used {
+                let more = Tensor::zeros([(self.n_used - n_slots).max(n_slots).max(LEAST), c], &table.device());
+                table.inplace(|table| if n_slots == 0 { more } else { Tensor::cat(vec![table, more], 0) });
+            }
+        }
+        first
+    }
+}
+
+impl Sequence {
+    /// Tokens that it has seen.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether that is none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
     }
 }
 
 impl Pass {
     fn dropout(&self, site: u64, p: f64, one_mask: bool, n_rows: usize) -> Option<Arc<Dropout>> {
         self.dropout.and_then(|key| key.dropout(site, p, one_mask, n_rows))
-    }
-}
-
-impl KvCache {
-    /// Tokens that each row has seen.
-    pub fn lengths(&self) -> &[usize] {
-        &self.lengths
-    }
-}
-
-impl Attention {
-    /// `[N, C]` to queries, keys and values, each `[B, H, T, E]`.
-    fn split(&self, lora: Option<&Lora>, x: Tensor<2>, b: usize) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
-        let [n, c] = x.dims();
-        let (t, h) = (n / b, self.n_heads);
-        let mut parts =
-            project(&self.qkv, lora, x, Precision::F32).chunk(3, 1).into_iter().map(|part| part.reshape([b, t, h, c / h]).swap_dims(1, 2));
-        let mut next = || parts.next().expect("three chunks");
-        (next(), next(), next())
-    }
-
-    /// softmax(q·kᵀ / sqrt(E) + mask)·v (Vaswani et al. 2017), projected: `[B, H, T, E]` to `[N, C]`.
-    fn attend(&self, lora: Option<&Lora>, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Tensor<4>) -> Tensor<2> {
-        let [b, h, t, e] = q.dims();
-        // Scaling the queries costs T·E products a head, scaling the scores T·S.
-        let scores = (q * (e as f64).powf(-0.5)).matmul(k.swap_dims(2, 3)); // [B, H, T, S]
-        let y = softmax(scores + mask, 3).matmul(v); // [B, H, T, E]
-        project(&self.proj, lora, y.swap_dims(1, 2).reshape([b * t, h * e]), Precision::F32)
     }
 }
 
@@ -405,25 +470,10 @@ fn project(layer: &Linear, lora: Option<&Lora>, x: Tensor<2>, precision: Precisi
     added.into_iter().fold(y, |y, added| y + added)
 }
 
+fn class_embedding(config: &ModelConfig, init: &Init<'_>) -> Option<Embedding> {
+    (config.n_classes > 0).then(|| init.embedding("class_embedding", config.n_classes, config.d_model, INIT_STD))
+}
+
 fn norm(layer: &LayerNorm, x: Tensor<2>, config: &ModelConfig) -> Tensor<2> {
     layer_norm(x, layer.gamma.val(), layer.beta.as_ref().map(|beta| beta.val()), config.norm_eps)
-}
-
-/// [B, 1, T, S]: token i of a row that has seen `seen` tokens may look at the first `seen + i + 1`.
-fn cached_mask(seen: &[usize], t: usize, s: usize, device: &Device) -> Tensor<4> {
-    let mut mask = vec![0f32; seen.len() * t * s];
-    for (row, values) in mask.chunks_mut(s).enumerate() {
-        let visible = seen[row / t] + row % t + 1;
-        values[visible.min(s)..].fill(MASKED);
-    }
-    Tensor::from_data(TensorData::new(mask, [seen.len(), 1, t, s]), device)
-}
-
-/// Writes the first `n_new[b]` of `new` `[B, H, T, E]` behind what row b of `all` `[B, H, context_len, E]` holds.
-fn store(all: Tensor<4>, new: Tensor<4>, seen: &[usize], n_new: &[usize]) -> Tensor<4> {
-    let [_, h, _, e] = new.dims();
-    seen.iter().zip(n_new).enumerate().fold(all, |all, (row, (seen, n))| {
-        let part = new.clone().slice([row..row + 1, 0..h, 0..*n, 0..e]);
-        all.slice_assign([row..row + 1, 0..h, *seen..seen + n, 0..e], part)
-    })
 }

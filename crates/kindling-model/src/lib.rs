@@ -11,5 +11,5 @@ pub mod weights;
 
 pub use dropout::DropoutKey;
 pub use error::ModelError;
-pub use gpt::{Gpt, KvCache, Loss, Pass, Teacher};
+pub use gpt::{Gpt, KvCache, Loss, Pass, Sequence, Teacher};
 pub use lora::Adapter;

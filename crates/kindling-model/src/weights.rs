@@ -30,6 +30,9 @@ const ADAPTER_KEY: &str = "kindling-adapter";
 /// Version of the files of adapters that this crate writes.
 const ADAPTER_VERSION: u32 = 1;
 
+/// The path of the classification head.
+const CLASS_EMBEDDING: &str = "class_embedding.weight";
+
 /// What the file of an adapter says beside its values, as JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -181,6 +184,22 @@ pub fn load(path: &Path, config: &ModelConfig, device: &Device) -> Result<Gpt, M
     let values = read_tensors(path)?;
     // The weights drawn here are all replaced; the seed does not matter.
     with_parameters(Gpt::new(config, Seed(0), device), values, path)
+}
+
+/// Reads the weights that a model of this shape begins with. A head over classes of another number than theirs is drawn from `seed`, and
+/// so is one that they do not have.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_base(path: &Path, config: &ModelConfig, seed: Seed, device: &Device) -> Result<Gpt, ModelError> {
+    let mut values = read_tensors(path)?;
+    let fits = |head: &HostTensor| head.shape == [config.n_classes, config.d_model];
+    if values.get(CLASS_EMBEDDING).is_some_and(fits) {
+        return with_parameters(Gpt::new(config, Seed(0), device), values, path);
+    }
+    values.remove(CLASS_EMBEDDING);
+    let headless = ModelConfig { n_classes: 0, ..config.clone() };
+    Ok(with_parameters(Gpt::new(&headless, Seed(0), device), values, path)?.with_head(config, seed))
 }
 
 /// Writes named f32 tensors as a SafeTensors file and syncs it.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_config::{Dropout, ModelConfig, Seed};
 use kindling_model::weights::{self, HostTensor, named_parameters, to_host};
-use kindling_model::{DropoutKey, Gpt, ModelError, Pass};
+use kindling_model::{DropoutKey, Gpt, ModelError, Pass, Sequence};
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -20,6 +20,8 @@ fn config() -> ModelConfig {
         bias: true,
         norm_eps: 1e-5,
         dropout: Dropout::NONE,
+        n_classes: 0,
+        pooling: kindling_config::Pooling::Last,
     }
 }
 
@@ -48,6 +50,12 @@ fn worst(a: &HostTensor, b: &HostTensor) -> f32 {
     a.values.iter().zip(&b.values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
+/// Every place scored.
+fn score(model: &Gpt, rows: &[Vec<i64>], targets: &[Vec<i64>], pass: &Pass) -> (Tensor<1>, Tensor<1, Int>) {
+    let targets: Vec<u32> = targets.concat().into_iter().map(|id| id as u32).collect();
+    model.score(ids(rows), &(0..targets.len()).collect::<Vec<_>>(), &targets, pass)
+}
+
 /// The logits [V] after the last of `tokens`, computed at once.
 fn after(model: &Gpt, tokens: &[i64]) -> HostTensor {
     let t = tokens.len();
@@ -58,18 +66,14 @@ fn after(model: &Gpt, tokens: &[i64]) -> HostTensor {
 fn rows_of_different_lengths_step_together_as_if_alone() {
     let model = model();
     let rows = [row(12, 1), row(12, 2), row(12, 3)];
-    // Tokens that each row gets in each step; the widest row sets the width, the others are padded with junk.
+    // Tokens that each row gets in each step.
     let steps = [[5, 1, 3], [1, 1, 1], [2, 4, 1], [1, 3, 4], [3, 3, 3]];
-    let (mut cache, mut seen) = (model.cache(3), [0usize; 3]);
+    let (mut cache, mut seen) = (model.cache(), [0usize; 3]);
+    let mut sequences: [Sequence; 3] = std::array::from_fn(|_| Sequence::default());
     for n_new in steps {
-        let width = *n_new.iter().max().unwrap();
-        let padded: Vec<Vec<i64>> = (0..3)
-            .map(|r| {
-                let new = &rows[r][seen[r]..seen[r] + n_new[r]];
-                new.iter().copied().chain(std::iter::repeat(28)).take(width).collect()
-            })
-            .collect();
-        let logits = model.forward_cached(ids(&padded), &n_new, &mut cache);
+        let new: Vec<Vec<u32>> = (0..3).map(|r| rows[r][seen[r]..seen[r] + n_new[r]].iter().map(|id| *id as u32).collect()).collect();
+        let mut pairs: Vec<_> = sequences.iter_mut().zip(new.iter().map(Vec::as_slice)).collect();
+        let logits = model.forward_cached(&mut pairs, &mut cache);
         for r in 0..3 {
             seen[r] += n_new[r];
             let cached = to_host(logits.clone().slice([r..r + 1, 0..29]).reshape([29]));
@@ -77,9 +81,84 @@ fn rows_of_different_lengths_step_together_as_if_alone() {
             // Measured at most 4.8e-7.
             assert!(difference < 5e-6, "row {r} after {} tokens differs by {difference:.1e}", seen[r]);
         }
-        assert_eq!(cache.lengths(), seen);
+        assert_eq!(sequences.each_ref().map(Sequence::len), seen);
     }
     assert_eq!(seen, [12, 12, 12], "up to the context's border");
+}
+
+/// Rows of 2 to 40 tokens of a model that is large enough for products to be shared out among threads.
+fn many_rows() -> (Gpt, Vec<Vec<u32>>) {
+    let config = ModelConfig { d_model: 96, d_ff: 384, context_len: 48, vocab_size: 700, ..config() };
+    let rows = (0..33).map(|row: u32| (0..2 + (row * 11) % 39).map(|i| (i * 37 + row * 101 + i * i) % 700).collect()).collect();
+    (Gpt::new(&config, Seed(8), &Device::flex()), rows)
+}
+
+#[test]
+fn a_row_has_the_same_bits_whatever_stands_beside_it() {
+    let (model, rows) = many_rows();
+    // Hidden states at the last token of each row, in batches of so many rows, each as long as its longest.
+    let hidden = |n: usize| -> Vec<Vec<u32>> {
+        let of_batch = |rows: &[Vec<u32>]| {
+            let t = rows.iter().map(Vec::len).max().unwrap();
+            let padded: Vec<Vec<i64>> =
+                rows.iter().map(|row| row.iter().map(|id| i64::from(*id)).chain(std::iter::repeat(9)).take(t).collect()).collect();
+            let all = to_host(model.forward(ids(&padded), &Pass::default())).values;
+            let last = |(i, row): (usize, &Vec<u32>)| all[(i * t + row.len() - 1) * 700..][..700].iter().map(|x| x.to_bits()).collect();
+            rows.iter().enumerate().map(last).collect::<Vec<_>>()
+        };
+        rows.chunks(n).flat_map(of_batch).collect()
+    };
+    let alone = hidden(1);
+    for n in [2, 5, 12, 13, 33] {
+        assert_eq!(hidden(n), alone, "{n} rows at once");
+    }
+}
+
+#[test]
+fn a_cached_row_has_the_same_bits_whatever_stands_beside_it() {
+    let (model, rows) = many_rows();
+    // Logits after every token but the first half, which is taken at once.
+    let logits = |n: usize| -> Vec<Vec<Vec<u32>>> {
+        let of_batch = |rows: &[Vec<u32>]| {
+            let (mut cache, mut sequences) = (model.cache(), vec![Sequence::default(); rows.len()]);
+            let mut found = vec![Vec::new(); rows.len()];
+            for step in 0.. {
+                let new = |row: &'_ Vec<u32>| if step == 0 { 0..row.len() / 2 } else { row.len() / 2 + step - 1..row.len() / 2 + step };
+                let mut steps: Vec<(usize, &mut Sequence, &[u32])> =
+                    sequences.iter_mut().enumerate().filter_map(|(i, sequence)| Some((i, sequence, rows[i].get(new(&rows[i]))?))).collect();
+                if steps.is_empty() {
+                    return found;
+                }
+                let which: Vec<usize> = steps.iter().map(|(i, ..)| *i).collect();
+                let mut steps: Vec<_> = steps.drain(..).map(|(_, sequence, new)| (sequence, new)).collect();
+                let out = to_host(model.forward_cached(&mut steps, &mut cache)).values;
+                for (i, logits) in which.into_iter().zip(out.chunks(700)) {
+                    found[i].push(logits.iter().map(|x| x.to_bits()).collect());
+                }
+            }
+            unreachable!("rows end");
+        };
+        rows.chunks(n).flat_map(of_batch).collect()
+    };
+    let alone = logits(1);
+    for n in [2, 7, 33] {
+        assert_eq!(logits(n), alone, "{n} rows at once");
+    }
+}
+
+#[test]
+fn a_clone_of_a_sequence_goes_on_by_itself() {
+    let model = model();
+    let (mut cache, mut one) = (model.cache(), Sequence::default());
+    let step = |sequence: &mut Sequence, new: &[u32], cache: &mut _| to_host(model.forward_cached(&mut [(sequence, new)], cache));
+    step(&mut one, &[1, 2, 3], &mut cache);
+    let mut other = one.clone();
+    step(&mut one, &[4], &mut cache);
+    let found = [step(&mut one, &[5], &mut cache), step(&mut other, &[5], &mut cache)];
+    for (found, tokens) in found.iter().zip([&[1, 2, 3, 4, 5][..], &[1, 2, 3, 5]]) {
+        let expected = after(&model, tokens);
+        assert!(found.values.iter().zip(&expected.values).all(|(a, b)| (a - b).abs() < 5e-6), "{tokens:?}");
+    }
 }
 
 #[test]
@@ -124,7 +203,7 @@ fn a_token_sees_its_own_document_alone_where_it_is_told() {
     // 97 nats, 0.6 more or less without the mask. Measured: no difference.
     assert!((all - apart).abs() < 1e-4, "{all} and {apart}");
     assert!((all - nats(0..24, &rows, &Pass::default())).abs() > 1e-2);
-    let (scored, _) = model.score(ids(&rows), ids(&targets), &masked);
+    let (scored, _) = score(&model, &rows, &targets, &masked);
     assert!((scored.sum().into_scalar::<f32>() - all).abs() < 1e-3);
 }
 
@@ -160,7 +239,7 @@ fn only_counted_targets_count_and_a_row_does_not_depend_on_its_batch() {
     // 96 nats. Measured: one unit in the last place, 8e-6, apart.
     assert!((all - one_by_one).abs() < 1e-4 && (all - row_by_row).abs() < 1e-4, "{all}, {one_by_one}, {row_by_row}");
 
-    let (nats, best) = model.score(ids(&rows), ids(&targets), &Pass::default());
+    let (nats, best) = score(&model, &rows, &targets, &Pass::default());
     assert!((nats.sum().into_scalar::<f32>() - all).abs() < 1e-3);
     let logits = to_host(model.forward(ids(&rows), &Pass::default()));
     let best: Vec<i64> = best.into_data().convert::<i64>().try_into_vec().unwrap();

@@ -21,6 +21,10 @@ const TOKENIZER: &str = "tokenizer.json";
 const LOCK: &str = "lock";
 /// The weights that it began with.
 const BASE: &str = "base.safetensors";
+/// The folder of what came of tests, with a folder for each task.
+const TASKS: &str = "tasks";
+const SCORES_FILE: &str = "scores.json";
+const PREDICTIONS_FILE: &str = "predictions.jsonl";
 
 /// A run folder.
 #[derive(Debug)]
@@ -202,6 +206,23 @@ impl Run {
             return Err(RunsError::Damaged { path, what: "the checksum", found, expected: base.weights_hash.clone() });
         }
         Ok(path)
+    }
+
+    /// Where the predictions of a test on a task are: JSON lines.
+    pub fn task_predictions_path(&self, task: &str) -> PathBuf {
+        self.dir.join(TASKS).join(task).join(PREDICTIONS_FILE)
+    }
+
+    /// Keeps what came of a test on the task of this name, in the place of what came of an earlier one: scores as JSON, predictions as JSON
+    /// lines.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn save_task_results(&self, task: &str, scores: &[u8], predictions: &[u8]) -> Result<(), RunsError> {
+        let dir = self.dir.join(TASKS).join(task);
+        fs_err::create_dir_all(&dir)?;
+        write_atomic(&dir.join(SCORES_FILE), scores)?;
+        Ok(write_atomic(&self.task_predictions_path(task), predictions)?)
     }
 
     /// Appends a row to `metrics.jsonl`.

@@ -60,7 +60,7 @@ pub(crate) fn forgetting(training: &Training<'_>, base: &BaseConfig, progress: &
         Ok::<_, TrainError>((loss(config, data)?, old.map(|(config, data)| loss(config, data)).transpose()?))
     };
     // One after the other, so that only one is in memory.
-    let before = losses(&weights::load(&run.base_path(base)?, &config.model, device)?)?;
+    let before = losses(&weights::load_base(&run.base_path(base)?, &config.model, config.seed, device)?)?;
     let after = losses(&open(run.dir(), device)?.model)?;
     let new = Change { before: before.0, after: after.0 };
     Ok(Forgetting { old: before.1.zip(after.1).map(|(before, after)| Change { before, after }), new })

@@ -85,6 +85,8 @@ fn compute(device: &Device) -> Computed {
         bias: true,
         norm_eps: 1e-5,
         dropout: Dropout { embedding: 0.1, attention: 0.1, residual: 0.1, variational: false },
+        n_classes: 0,
+        pooling: kindling_config::Pooling::Last,
     };
     let train = TrainConfig {
         steps: 3,

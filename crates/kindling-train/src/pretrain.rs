@@ -376,6 +376,10 @@ fn score(training: &Training<'_>, now: &Begun, listeners: &mut [&mut dyn Listene
 
 /// What the run has learned and forgotten since its base, if that can be found out.
 fn forgotten(training: &Training<'_>, base: &BaseConfig, listeners: &mut [&mut dyn Listener]) -> Result<Option<Forgetting>, TrainError> {
+    // A head over classes says nothing of the old text.
+    if training.config.model.n_classes > 0 {
+        return Ok(None);
+    }
     let mut told = Ok(());
     let forgetting = forgetting(training, base, &mut |done, total| {
         if told.is_ok() {
@@ -388,6 +392,10 @@ fn forgotten(training: &Training<'_>, base: &BaseConfig, listeners: &mut [&mut d
 /// Draws a sample, tells it, and gives back what was drawn behind the prompt.
 fn sample(training: &Training<'_>, now: &Begun, listeners: &mut [&mut dyn Listener]) -> Result<String, TrainError> {
     let config = training.config;
+    if config.model.n_classes > 0 {
+        // A classification head writes nothing.
+        return Ok(String::new());
+    }
     let started = Instant::now();
     // The same seed at every step: what changes between two samples is the model.
     let model = now.used();

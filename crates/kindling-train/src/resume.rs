@@ -82,7 +82,7 @@ pub(crate) fn begin(training: &Training<'_>, listeners: &mut [&mut dyn Listener]
         Err(RunsError::NoCheckpoint { rejected, .. }) if rejected.is_empty() => {
             let autodiff = device.clone().autodiff();
             let model = match &config.base {
-                Some(base) => weights::load(&run.base_path(base)?, &config.model, &autodiff)?,
+                Some(base) => weights::load_base(&run.base_path(base)?, &config.model, config.seed, &autodiff)?,
                 None => Gpt::new(&config.model, config.seed, &autodiff),
             };
             let model = match config.lora() {
@@ -142,7 +142,7 @@ fn teacher(run: &Run, config: &RunConfig, model: &Gpt, device: &Device) -> Resul
     let Some(base) = config.base.as_ref().filter(|base| base.distillation.is_some()) else { return Ok(None) };
     Ok(Some(match model.adapter() {
         Some(_) => model.without_adapter().valid().with_precision(Precision::F32),
-        None => weights::load(&run.base_path(base)?, &config.model, device)?,
+        None => weights::load_base(&run.base_path(base)?, &config.model, config.seed, device)?,
     }))
 }
 

@@ -63,6 +63,8 @@ impl Golden {
             bias,
             norm_eps: self.number("norm_eps"),
             dropout: Dropout::NONE,
+            n_classes: 0,
+            pooling: kindling_config::Pooling::Last,
         };
         let model = Gpt::new(&config, Seed(1), device);
         let values = named_parameters(&model).into_iter().map(|(name, _)| {

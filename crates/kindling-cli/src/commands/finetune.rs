@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use kindling_config::{BaseConfig, Distillation, LoraConfig, LoraTarget, RunConfig};
+use kindling_config::{BaseConfig, Distillation, LoraConfig, LoraTarget, ModelConfig, RunConfig};
 use kindling_infer::open;
 use kindling_runs::{Change, Forgetting, Registry, Run, RunInfo, hash_file};
 use kindling_train::{Training, base_weights, finetune_config};
@@ -65,11 +65,13 @@ fn lora(args: &FinetuneArgs) -> Option<LoraConfig> {
 /// The base's configuration, with another text and what the options change.
 fn config(run: &Run, base: BaseConfig, args: &FinetuneArgs) -> anyhow::Result<RunConfig> {
     let mut config = finetune_config(run, base)?;
-    let mut overrides = corpus::data_overrides(&args.data, &args.validation_data, &args.reading)?;
+    let mut overrides = corpus::task_overrides(&args.task, &args.reading)?;
+    overrides.extend(corpus::data_overrides(&args.data, &args.validation_data, &args.reading)?);
     overrides.extend(corpus::examples_overrides(&args.examples, false)?);
     overrides.extend(args.overrides.iter().cloned());
     let tuned = RunConfig::from_toml(&config.to_toml(), &format!("config of `{}`", run.name()), &overrides)?;
-    config.model.dropout = tuned.model.dropout;
+    let ModelConfig { dropout, n_classes, pooling, .. } = tuned.model;
+    config.model = ModelConfig { dropout, n_classes, pooling, ..config.model };
     if (&tuned.model, &tuned.tokenizer, &tuned.base) != (&config.model, &config.tokenizer, &config.base) {
         return Err(Advice {
             message: format!("`--set` changes the model, the tokenizer or the adapters of the base `{}`", run.name()),

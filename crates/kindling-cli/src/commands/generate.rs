@@ -19,6 +19,13 @@ pub(crate) fn run(args: &Args, generate_args: &GenerateArgs) -> anyhow::Result<E
     for message in &opened.rejected {
         line(args.quiet, &format!("warning: {message}; using another checkpoint"));
     }
+    if opened.model.config().n_classes > 0 {
+        return Err(Advice {
+            message: format!("run `{}` has a classification head, and writes no text", opened.run.name()),
+            hint: format!("use `kindling apply {}`", opened.run.name()),
+        }
+        .into());
+    }
     let mut config = opened.run.config().sample.clone();
     let GenerateArgs { prompt, max_new_tokens, temperature, top_k, top_p, .. } = generate_args;
     config.prompt = prompt.clone().unwrap_or(config.prompt);

@@ -18,8 +18,8 @@ use kindling_train::{
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::finetune;
 use super::preview::{packing, preview};
+use super::{finetune, task};
 use crate::args::{Args, TrainArgs};
 use crate::failure::STOPPED;
 use crate::progress::{Progress, indent, line};
@@ -307,13 +307,20 @@ fn finished(args: &Args, registry: &Registry, training: &Training<'_>, summary: 
     let Training { run, config, .. } = *training;
     let verdict = judge(run)?;
     let beside = registry.fine_tunings_beside(run)?;
-    if args.json {
-        return output::json(
-            &json!({ "run": run.name(), "dir": run.dir(), "summary": summary, "verdict": verdict, "fine_tunings": finetune::as_json(&beside), "sample": sample }),
-        );
-    }
     // What was saved is what is used from now on: opening it here means that it can be opened later.
     let opened = open(run.dir(), &device::open(&args.device)?)?;
+    let tested = config.task.as_ref().map(|task| {
+        let mut progress = Progress::new(args.quiet);
+        task::test(args, run, (&opened.model, &opened), (task, &config.data), task::BATCH_SIZE, &mut progress)
+    });
+    let tested = tested.transpose()?;
+    if args.json {
+        let mut value = json!({ "run": run.name(), "dir": run.dir(), "summary": summary, "verdict": verdict, "fine_tunings": finetune::as_json(&beside), "sample": sample });
+        if let Some(report) = &tested {
+            value["task"] = task::as_json(run, report);
+        }
+        return output::json(&value);
+    }
     let mut rows = vec![
         ("validation loss", format!("{:.4} nats a token (best {:.4} at step {})", summary.validation_loss, summary.best.0, summary.best.1)),
         ("perplexity", output::perplexity(summary.perplexity)),
@@ -328,7 +335,7 @@ fn finished(args: &Args, registry: &Registry, training: &Training<'_>, summary: 
     judged.extend(verdict.gap.map(|gap| ("gap", format!("{gap}, validation above training loss"))));
     judged.extend(summary.memorised.as_ref().map(|found| ("memorised", memorised(found))));
     judged.extend(summary.forgetting.iter().flat_map(finetune::rows));
-    if config.base.is_some() && summary.forgetting.is_none() {
+    if config.base.is_some() && summary.forgetting.is_none() && config.model.n_classes == 0 {
         judged.push(("forgotten", "unknown: what the run began with cannot be read".into()));
     }
     rows.splice(4..4, judged);
@@ -341,7 +348,12 @@ fn finished(args: &Args, registry: &Registry, training: &Training<'_>, summary: 
         output::text(&format!("sample after {} steps:\n{}\n\n", summary.steps, indent(sample)))?;
     }
     output::pairs(&rows)?;
-    finetune::side_by_side(&beside)
+    finetune::side_by_side(&beside)?;
+    if let Some(report) = &tested {
+        output::text("\n")?;
+        task::print(run, report)?;
+    }
+    Ok(())
 }
 
 /// The longest piece of the last sample that is a copy.
@@ -373,7 +385,10 @@ fn next_commands(args: &Args, name: &str, config: &RunConfig, summary: &Summary,
     let dir = own_options(args);
     let prompt = &config.sample.prompt;
     let prompt = if prompt.is_empty() { String::new() } else { format!(" --prompt {}", quoted(prompt)) };
-    let mut commands = vec![format!("{program} generate {name}{dir}{prompt}")];
+    let mut commands = match &config.task {
+        Some(_) => vec![format!("{program} apply {name}{dir}"), format!("{program} eval {name}{dir}")],
+        None => vec![format!("{program} generate {name}{dir}{prompt}")],
+    };
     // A text of the user's own, or what lies here; one that this vocabulary can express.
     let data = &config.data;
     let is_short = |path: &PathBuf| path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= LONGEST_SCORED);
@@ -382,7 +397,8 @@ fn next_commands(args: &Args, name: &str, config: &RunConfig, summary: &Summary,
     };
     // Rows of examples are no text.
     let own = if data.examples.is_some() { &[][..] } else { &data.paths };
-    if let Some(text) = own.iter().chain([&PathBuf::from("README.md")]).find(|path| can_be_scored(path)) {
+    let readme = PathBuf::from("README.md");
+    if let Some(text) = own.iter().chain([&readme]).find(|path| config.task.is_none() && can_be_scored(path)) {
         let lossy = if data.lossy { " --lossy" } else { "" };
         commands.push(format!("{program} eval {name}{dir} --text {}{lossy}", quoted(&text.display().to_string())));
     }

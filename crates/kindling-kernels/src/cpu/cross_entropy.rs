@@ -67,6 +67,17 @@ pub fn linear(
     targets: Targets<'_>,
     wanted: Wanted,
 ) -> (f64, Option<Gradients>) {
+    // Rows that do not count take no part in any product: of prompts and answers that is most of them.
+    let counted: Vec<usize> = (0..targets.ids.len()).filter(|row| targets.weights[*row] != 0.0).collect();
+    if counted.len() < targets.ids.len() {
+        let gathered = gather(x, &counted);
+        let of = |values: &[u32]| counted.iter().map(|row| values[*row]).collect::<Vec<_>>();
+        let (ids, weights) = (of(targets.ids), counted.iter().map(|row| targets.weights[*row]).collect::<Vec<_>>());
+        let targets = Targets { ids: &ids, weights: &weights, ..targets };
+        let (nats, gradients) = linear(isa, precision, Matrix::new(&gathered, counted.len(), x.cols()), table, targets, wanted);
+        let scattered = gradients.map(|(d_x, d_table)| (scatter(&d_x, &counted, x.rows(), x.cols()), d_table));
+        return (nats, scattered);
+    }
     let gradients = wanted != Wanted::Loss;
     let mut nats = 0.0;
     let mut d_x = Vec::with_capacity(if gradients { x.rows() * x.cols() } else { 0 });
@@ -94,6 +105,22 @@ pub fn linear(
         d_table = Some(vec![0.0; table.rows() * table.cols()]);
     }
     (nats, gradients.then_some((d_x, d_table)))
+}
+
+/// Some rows of a matrix, one behind the other.
+fn gather(x: Matrix<'_>, rows: &[usize]) -> Vec<f32> {
+    let mut out = Vec::with_capacity(rows.len() * x.cols());
+    rows.iter().for_each(|row| out.extend_from_slice(x.row(*row)));
+    out
+}
+
+/// Rows put where they belong among `n`, and zeros elsewhere.
+fn scatter(x: &[f32], rows: &[usize], n: usize, cols: usize) -> Vec<f32> {
+    let mut out = vec![0.0; n * cols];
+    for (x, row) in x.chunks_exact(cols.max(1)).zip(rows) {
+        out[row * cols..][..cols].copy_from_slice(x);
+    }
+    out
 }
 
 /// The cross-entropy of each row in nats, and the likeliest id in place of its target.

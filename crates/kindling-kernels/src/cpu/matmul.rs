@@ -66,6 +66,15 @@ impl<'a> Matrix<'a> {
         Self { data: &self.data[(range.start * self.row).min(self.data.len())..], rows: range.len(), ..self }
     }
 
+    /// A row.
+    ///
+    /// # Panics
+    /// If there is none, or its values do not lie one behind the other.
+    pub(crate) fn row(&self, row: usize) -> &'a [f32] {
+        assert!(row < self.rows && self.col == 1, "row {row} of {}", self.rows);
+        &self.data[row * self.row..][..self.cols]
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows

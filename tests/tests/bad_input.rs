@@ -336,7 +336,7 @@ fn commands_that_are_wrong() {
         ("generate old --seed -1", "-1"),
         ("generate old --temperature warm", "--temperature"),
         ("generate old older", "older"),
-        ("eval old", "--text"),
+        ("apply", "<RUN>"),
         ("runs remove old", "remove"),
         ("trian", "trian"),
         ("", "Usage"),

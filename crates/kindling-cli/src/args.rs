@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Do a run's task: classify, translate, answer, complete; on one text, a file, or standard input
     Apply(ApplyArgs),
+    /// Turn texts or tokens into vectors, or list the tokens that are near a word
+    Embed(EmbedArgs),
     /// List runs, or show one
     Runs {
         #[command(subcommand)]
@@ -343,6 +345,36 @@ pub(crate) struct ApplyArgs {
     /// Replace invalid UTF-8 by U+FFFD instead of refusing the file
     #[arg(long)]
     pub(crate) lossy: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct EmbedArgs {
+    /// A run: its name, its path, or `latest`
+    pub(crate) run: String,
+    /// A text; without it, and without `--file`, lines of standard input
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) text: Option<String>,
+    /// A text on each line of this file
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    pub(crate) file: Option<PathBuf>,
+    /// Of a text: the mean over its tokens, or what the last one has
+    #[arg(long, value_name = "POOLING", default_value = "mean", value_parser = ["mean", "last"])]
+    pub(crate) pool: String,
+    /// The embeddings of all tokens, in the order of their ids
+    #[arg(long, conflicts_with_all = ["text", "file", "pool"])]
+    pub(crate) tokens: bool,
+    /// List the tokens that are nearest to this word
+    #[arg(long, value_name = "WORD", conflicts_with_all = ["text", "file", "pool", "tokens", "output"])]
+    pub(crate) nearest: Option<String>,
+    /// How many of those
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "nearest")]
+    pub(crate) top: usize,
+    /// Write vectors to this file: `.npy` for NumPy, anything else for JSON lines; without it, JSON lines on stdout
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Texts that are computed at once
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = batch_size)]
+    pub(crate) batch_size: usize,
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,6 +4,7 @@ pub(crate) mod apply;
 pub(crate) mod data;
 pub(crate) mod devices;
 pub(crate) mod doctor;
+pub(crate) mod embed;
 pub(crate) mod eval;
 pub(crate) mod finetune;
 pub(crate) mod generate;

@@ -35,6 +35,7 @@ fn main() -> std::process::ExitCode {
         Command::Generate(generate) => commands::generate::run(&args, generate),
         Command::Eval(eval) => commands::eval::run(&args, eval),
         Command::Apply(apply) => commands::apply::run(&args, apply),
+        Command::Embed(embed) => commands::embed::run(&args, embed),
         Command::Runs { command } => commands::runs::run(&args, command),
         Command::Tokenizer { command } => commands::tokenizer::run(&args, command),
         Command::Devices { check } => commands::devices::run(&args, *check),

@@ -417,7 +417,8 @@ impl DataConfig {
             let key = if self.test_paths.is_empty() { "data.test_fraction" } else { "data.test_paths" };
             return Err(invalid(key, "given".into(), "none but with `data.examples`"));
         }
-        if !(0.0..1.0).contains(&(self.test_fraction + self.validation_fraction)) || self.test_fraction < 0.0 {
+        let is_share = self.test_fraction > 0.0 && self.test_fraction + self.validation_fraction < 1.0;
+        if self.test_fraction != 0.0 && !is_share {
             let expected = "a share, at least 0, that leaves something beside `data.validation_fraction`";
             return Err(invalid("data.test_fraction", self.test_fraction.to_string(), expected));
         }

@@ -14,6 +14,8 @@ use crate::{BatchOptions, BatchSampler, CorpusStats, DataError, Part, Place, Sha
 pub(crate) const MANIFEST_VERSION: u32 = 3;
 /// Version of the manifest of prepared examples, which programs that know none must not take for text.
 pub(crate) const EXAMPLES_VERSION: u32 = 4;
+/// The version of folders of examples some of which are held out for tests, or whose completions are classes.
+pub(crate) const TASK_VERSION: u32 = 5;
 pub(crate) const FORMAT: &str = "kindling-data";
 pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
@@ -163,8 +165,8 @@ impl PreparedManifest {
         if value["format"] != FORMAT {
             return Err(damaged(&path, "the format", value["format"].to_string(), format!("\"{FORMAT}\"")));
         }
-        if !value["version"].as_u64().is_some_and(|version| (1..=u64::from(EXAMPLES_VERSION)).contains(&version)) {
-            return Err(DataError::Version { path, found: value["version"].to_string(), expected: EXAMPLES_VERSION });
+        if !value["version"].as_u64().is_some_and(|version| (1..=u64::from(TASK_VERSION)).contains(&version)) {
+            return Err(DataError::Version { path, found: value["version"].to_string(), expected: TASK_VERSION });
         }
         Self::deserialize(value).map_err(not_json)
     }

@@ -15,7 +15,8 @@ use crate::clean::Cleaner;
 use crate::examples;
 use crate::files::Files;
 use crate::manifest::{
-    EXAMPLES_VERSION, FORMAT, MANIFEST, MANIFEST_VERSION, Prepared, PreparedManifest, ShardManifest, SplitManifest, TOKENIZER, hash_of,
+    EXAMPLES_VERSION, FORMAT, MANIFEST, MANIFEST_VERSION, Prepared, PreparedManifest, ShardManifest, SplitManifest, TASK_VERSION,
+    TOKENIZER, hash_of,
 };
 use crate::scan::{Corpus, Scan, Side, scan};
 use crate::stretch::{SafeCut, for_each_stretch_batch};
@@ -231,7 +232,11 @@ fn fill(
         })?;
     Ok(PreparedManifest {
         format: FORMAT.into(),
-        version: if has_examples { EXAMPLES_VERSION } else { MANIFEST_VERSION },
+        version: match &preparation.config.data.examples {
+            Some(examples) if examples.head || scan.stats.test_documents > 0 => TASK_VERSION,
+            Some(_) => EXAMPLES_VERSION,
+            None => MANIFEST_VERSION,
+        },
         examples: has_examples,
         corpus: scan.stats.clone(),
         cleaning: scan.cleaning.clone(),

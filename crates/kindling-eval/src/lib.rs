@@ -7,12 +7,14 @@
 //! A [`Predictor`] answers what a task asks, [`scores`] says how right the answers are, and [`baselines`] what they are worth.
 
 mod baseline;
+mod embed;
 mod predict;
 mod score;
 mod scores;
 mod task;
 
 pub use baseline::{RowOverlap, baselines, overlap};
+pub use embed::{Neighbour, embed, nearest, token_vectors};
 pub use predict::{Answer, Asked, Predictor};
 pub use score::{EvalError, Score, score_batches, score_text, score_tokens, validate};
 pub use scores::{ClassReport, LabelScores, NamedScore, Prediction, SystemScores, class_report, compare, references, scores};

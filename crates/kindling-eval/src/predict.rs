@@ -1,6 +1,6 @@
 //! What a model says to the rows of a task: labels and choices by their likelihood, all else by beam search. Scores nothing.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_config::{DecodeConfig, TaskConfig, TaskKind};
 use kindling_infer::{BeamOptions, beam_search, prompt_ids};
 use kindling_model::{Gpt, Pass};
@@ -44,7 +44,7 @@ pub struct Answer {
 }
 
 /// Computes a batch: gets the numbers of its rows, their ids `[B, T]`, and the place of the last token of each, counted row by row.
-type ComputeFn<'a> = dyn FnMut(&[usize], Tensor<2, Int>, &[usize]) -> Result<(), EvalError> + 'a;
+pub(crate) type ComputeFn<'a> = dyn FnMut(&[usize], Tensor<2, Int>, &[usize]) -> Result<(), EvalError> + 'a;
 
 /// A prompt and what follows it, as the model sees them.
 struct Continuation {
@@ -89,7 +89,7 @@ impl Predictor<'_> {
         let truncated: Vec<bool> = prompts.iter_mut().map(|prompt| truncate(prompt, context_len)).collect();
         let n_labels = self.task.labels.len();
         let mut answers: Vec<Option<Answer>> = vec![None; asked.len()];
-        self.in_batches(&prompts, progress, &mut |batch, ids, places| {
+        in_batches(&prompts, self.batch_size, &self.model.device(), progress, &mut |batch, ids, places| {
             let logits: Vec<f32> = to_host(self.model.logits_at(ids, places));
             for (i, logits) in batch.iter().zip(logits.chunks(n_labels)) {
                 let logits: Vec<f64> = logits.iter().map(|logit| f64::from(*logit)).collect();
@@ -147,7 +147,7 @@ impl Predictor<'_> {
     fn log_likelihoods(&self, continuations: &[Continuation], progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<f64>, EvalError> {
         let rows: Vec<Vec<u32>> = continuations.iter().map(|continuation| continuation.ids.clone()).collect();
         let mut found = vec![0.0; rows.len()];
-        self.in_batches(&rows, progress, &mut |batch, ids, last| {
+        in_batches(&rows, self.batch_size, &self.model.device(), progress, &mut |batch, ids, last| {
             let mut places = Vec::new();
             let mut targets = Vec::new();
             for (i, last) in batch.iter().zip(last) {
@@ -185,29 +185,35 @@ impl Predictor<'_> {
         };
         found.into_iter().zip(truncated).map(answer).collect()
     }
+}
 
-    /// Rows of like lengths together, filled up to the longest.
-    fn in_batches(&self, rows: &[Vec<u32>], progress: &mut dyn FnMut(u64, u64), compute: &mut ComputeFn<'_>) -> Result<(), EvalError> {
-        let mut order: Vec<usize> = (0..rows.len()).collect();
-        order.sort_by_key(|i| (std::cmp::Reverse(rows[*i].len()), *i));
-        let mut done = 0;
-        for batch in order.chunks(self.batch_size.max(1)) {
-            let t = rows[batch[0]].len();
-            let (mut ids, mut last) = (vec![0i64; batch.len() * t], Vec::with_capacity(batch.len()));
-            for ((row, ids), i) in ids.chunks_mut(t).enumerate().zip(batch) {
-                ids.iter_mut().zip(&rows[*i]).for_each(|(to, id)| *to = i64::from(*id));
-                last.push(row * t + rows[*i].len() - 1);
-            }
-            compute(batch, Tensor::from_data(TensorData::new(ids, [batch.len(), t]), &self.model.device()), &last)?;
-            done += batch.len() as u64;
-            progress(done, rows.len() as u64);
+/// Rows of like lengths together, filled up to the longest.
+pub(crate) fn in_batches(
+    rows: &[Vec<u32>],
+    batch_size: usize,
+    device: &Device,
+    progress: &mut dyn FnMut(u64, u64),
+    compute: &mut ComputeFn<'_>,
+) -> Result<(), EvalError> {
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by_key(|i| (std::cmp::Reverse(rows[*i].len()), *i));
+    let mut done = 0;
+    for batch in order.chunks(batch_size.max(1)) {
+        let t = rows[batch[0]].len();
+        let (mut ids, mut last) = (vec![0i64; batch.len() * t], Vec::with_capacity(batch.len()));
+        for ((row, ids), i) in ids.chunks_mut(t).enumerate().zip(batch) {
+            ids.iter_mut().zip(&rows[*i]).for_each(|(to, id)| *to = i64::from(*id));
+            last.push(row * t + rows[*i].len() - 1);
         }
-        Ok(())
+        compute(batch, Tensor::from_data(TensorData::new(ids, [batch.len(), t]), device), &last)?;
+        done += batch.len() as u64;
+        progress(done, rows.len() as u64);
     }
+    Ok(())
 }
 
 /// Takes tokens from the beginning until at most `most` are left; says whether there were any.
-fn truncate(ids: &mut Vec<u32>, most: usize) -> bool {
+pub(crate) fn truncate(ids: &mut Vec<u32>, most: usize) -> bool {
     let surplus = ids.len().saturating_sub(most);
     ids.drain(..surplus);
     surplus > 0

@@ -207,6 +207,11 @@ impl Gpt {
         &self.config
     }
 
+    /// The token embedding, `[V, C]`.
+    pub fn token_embedding(&self) -> Tensor<2> {
+        self.tok_embedding.weight.val()
+    }
+
     /// The device that the weights are on.
     pub fn device(&self) -> Device {
         self.tok_embedding.weight.val().device()

@@ -1,0 +1,95 @@
+//! `kindling embed`: vectors of texts and tokens, and neighbours.
+
+use std::io::{BufRead, BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use kindling_config::Pooling;
+use kindling_data::read_document;
+use kindling_eval::{embed, nearest, token_vectors};
+use kindling_infer::open;
+use kindling_runs::Registry;
+use npyz::WriterBuilder;
+use serde_json::json;
+
+use crate::args::{Args, EmbedArgs};
+use crate::failure::Advice;
+use crate::progress::{Progress, line};
+use crate::{device, output};
+
+pub(crate) fn run(args: &Args, embed_args: &EmbedArgs) -> anyhow::Result<ExitCode> {
+    let registry = Registry::new(&args.runs_dir);
+    let opened = open(&registry.resolve(&embed_args.run)?, &device::open(&args.device)?)?;
+    for message in &opened.rejected {
+        line(args.quiet, &format!("warning: {message}; using another checkpoint"));
+    }
+    let (model, tokenizer) = (&opened.model, &opened.tokenizer);
+    if let Some(word) = &embed_args.nearest {
+        let near = nearest(model, tokenizer, word, embed_args.top)?;
+        if args.json {
+            output::json(&near)?;
+        } else {
+            let rows: Vec<_> =
+                near.iter().map(|one| vec![format!("{:?}", one.token), one.id.to_string(), format!("{:.4}", one.cosine)]).collect();
+            output::table(&["token", "id", "cosine"], &rows)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (names, vectors) = if embed_args.tokens {
+        let name = |id: u32| tokenizer.token_bytes(id).map_or_else(String::new, |bytes| String::from_utf8_lossy(bytes).into_owned());
+        ((0..tokenizer.vocab_size() as u32).map(name).collect(), token_vectors(model, tokenizer))
+    } else {
+        let texts = texts(embed_args)?;
+        let pooling = if embed_args.pool == "last" { Pooling::Last } else { Pooling::Mean };
+        let mut progress = Progress::new(args.quiet);
+        let vectors = embed(model, tokenizer, &texts, pooling, embed_args.batch_size, &mut |done, total| progress.answering(done, total))?;
+        progress.clear();
+        (texts, vectors)
+    };
+    match &embed_args.output {
+        Some(path) if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy")) => write_npy(path, &vectors)?,
+        Some(path) => fs_err::write(path, lines(&names, &vectors)?)?,
+        None => output::text(&lines(&names, &vectors)?)?,
+    }
+    if let Some(path) = &embed_args.output {
+        let width = vectors.first().map_or(0, Vec::len);
+        line(args.quiet, &format!("{} vectors of {width} values in {}", output::count(vectors.len() as u64), path.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The texts that are asked for.
+fn texts(args: &EmbedArgs) -> anyhow::Result<Vec<String>> {
+    let texts: Vec<String> = match (&args.text, &args.file) {
+        (Some(text), _) => vec![text.clone()],
+        (None, Some(file)) => read_document(file, false)?.lines().map(str::to_owned).collect(),
+        (None, None) => std::io::stdin().lock().lines().collect::<Result<_, _>>().context("cannot read standard input as text in UTF-8")?,
+    };
+    if texts.is_empty() {
+        return Err(
+            Advice { message: "there is no text".into(), hint: "pass a text, `--file FILE`, or lines on standard input".into() }.into()
+        );
+    }
+    Ok(texts)
+}
+
+fn lines(names: &[String], vectors: &[Vec<f32>]) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for (name, vector) in names.iter().zip(vectors) {
+        text += &serde_json::to_string(&json!({ "text": name, "vector": vector }))?;
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// A matrix `[n, C]` of f32 in NumPy's format.
+fn write_npy(path: &Path, vectors: &[Vec<f32>]) -> anyhow::Result<()> {
+    let shape = [vectors.len() as u64, vectors.first().map_or(0, Vec::len) as u64];
+    let mut file = BufWriter::new(fs_err::File::create(path)?);
+    let context = || format!("cannot write `{}`", path.display());
+    let mut writer = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut file).begin_nd().with_context(context)?;
+    writer.extend(vectors.iter().flatten()).with_context(context)?;
+    writer.finish().with_context(context)?;
+    file.flush().with_context(context)
+}

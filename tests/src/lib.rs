@@ -5,6 +5,7 @@
 
 mod lab;
 mod said;
+pub mod stories;
 #[cfg(unix)]
 mod terminal;
 

@@ -9,6 +9,7 @@
 mod baseline;
 mod embed;
 mod predict;
+mod report;
 mod score;
 mod scores;
 mod task;
@@ -16,6 +17,7 @@ mod task;
 pub use baseline::{RowOverlap, baselines, overlap};
 pub use embed::{Neighbour, embed, nearest, token_vectors};
 pub use predict::{Answer, Asked, Predictor};
+pub use report::{Course, page};
 pub use score::{EvalError, Score, score_batches, score_text, score_tokens, validate};
 pub use scores::{ClassReport, LabelScores, NamedScore, Prediction, SystemScores, class_report, compare, references, scores};
 pub use task::{TaskReport, asked, evaluate};

@@ -25,6 +25,7 @@ const BASE: &str = "base.safetensors";
 const TASKS: &str = "tasks";
 const SCORES_FILE: &str = "scores.json";
 const PREDICTIONS_FILE: &str = "predictions.jsonl";
+const REPORT_FILE: &str = "report.html";
 
 /// A run folder.
 #[derive(Debug)]
@@ -213,16 +214,22 @@ impl Run {
         self.dir.join(TASKS).join(task).join(PREDICTIONS_FILE)
     }
 
+    /// Where the report on a test is: a page.
+    pub fn task_report_path(&self, task: &str) -> PathBuf {
+        self.dir.join(TASKS).join(task).join(REPORT_FILE)
+    }
+
     /// Keeps what came of a test on the task of this name, in the place of what came of an earlier one: scores as JSON, predictions as JSON
-    /// lines.
+    /// lines, and a report as HTML.
     ///
     /// # Errors
     /// I/O.
-    pub fn save_task_results(&self, task: &str, scores: &[u8], predictions: &[u8]) -> Result<(), RunsError> {
+    pub fn save_task_results(&self, task: &str, scores: &[u8], predictions: &[u8], report: &[u8]) -> Result<(), RunsError> {
         let dir = self.dir.join(TASKS).join(task);
         fs_err::create_dir_all(&dir)?;
         write_atomic(&dir.join(SCORES_FILE), scores)?;
-        Ok(write_atomic(&self.task_predictions_path(task), predictions)?)
+        write_atomic(&self.task_predictions_path(task), predictions)?;
+        Ok(write_atomic(&self.task_report_path(task), report)?)
     }
 
     /// Appends a row to `metrics.jsonl`.

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use kindling_config::{DataConfig, TaskConfig};
 use kindling_data::{RowsOf, TestRows, read_rows};
-use kindling_eval::{Predictor, SystemScores, TaskReport, evaluate};
+use kindling_eval::{Course, Predictor, SystemScores, TaskReport, evaluate, page};
 use kindling_infer::Opened;
 use kindling_model::Gpt;
 use kindling_runs::Run;
+use kindling_train::judge;
 use serde_json::json;
 
 use crate::args::Args;
@@ -89,8 +90,25 @@ pub(super) fn test(
         lines += &serde_json::to_string(prediction)?;
         lines.push('\n');
     }
-    run.save_task_results(&report.task, &serde_json::to_vec_pretty(&report)?, lines.as_bytes())?;
+    let page = page(run.name(), &report, &course(run)?);
+    run.save_task_results(&report.task, &serde_json::to_vec_pretty(&report)?, lines.as_bytes(), page.as_bytes())?;
     Ok(report)
+}
+
+/// How a run was trained, as far as its log tells.
+fn course(run: &Run) -> anyhow::Result<Course> {
+    let rows = run.metrics()?;
+    let of = |kind: &str| {
+        let rows = rows.iter().filter(|row| row["kind"] == kind);
+        rows.filter_map(|row| Some((row["step"].as_u64()?, row["loss"].as_f64()?))).collect::<Vec<_>>()
+    };
+    let verdict = judge(run)?;
+    let gap = verdict.gap.map_or(String::new(), |gap| format!(" The validation loss is {gap} above the training loss."));
+    let mut words = verdict.trend.to_string();
+    if let Some(first) = words.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    Ok(Course { training: of("train"), validation: of("validation"), verdict: Some(format!("{words}.{gap}")) })
 }
 
 /// As JSON.
@@ -98,6 +116,7 @@ pub(super) fn as_json(run: &Run, report: &TaskReport) -> serde_json::Value {
     let mut value = json!(report);
     value["run"] = json!(run.name());
     value["predictions"] = json!(run.task_predictions_path(&report.task));
+    value["report"] = json!(run.task_report_path(&report.task));
     value
 }
 
@@ -190,7 +209,11 @@ pub(super) fn print(run: &Run, report: &TaskReport) -> anyhow::Result<()> {
             ))?;
         }
     }
-    output::text(&format!("\npredictions  {}\n", run.task_predictions_path(&report.task).display()))
+    output::text("\n")?;
+    output::pairs(&[
+        ("predictions", run.task_predictions_path(&report.task).display().to_string()),
+        ("report", run.task_report_path(&report.task).display().to_string()),
+    ])
 }
 
 /// A score: shares with four digits, those of texts as they are usually told.

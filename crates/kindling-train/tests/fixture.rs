@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use kindling_data::{Prepared, encode_document};
-use kindling_eval::validate;
+use kindling_data::{Prepared, RowsOf, encode_document, read_rows};
+use kindling_eval::{Predictor, evaluate, validate};
 use kindling_infer::{generate, open};
 use kindling_runs::Run;
 use kindling_train::{Outcome, Training, train};
@@ -113,4 +113,40 @@ fn old_runs_go_on_training() {
         assert_eq!((summary.steps, summary.tokens), (203, 203 * 8 * 16));
         assert!(summary.validation_loss < 1.5, "{name}: {}", summary.validation_loss);
     }
+}
+
+#[test]
+fn an_old_head_and_old_tests_are_used_and_trained_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, data) = (dir.path().join("run"), dir.path().join("data"));
+    copy(&fixture("run-v3-head"), &run);
+    copy(&fixture("data-v5"), &data);
+    let data = Prepared::open(&data).unwrap();
+    assert_eq!(data.manifest.corpus.test_documents, 17);
+    let opened = open(&run, &Device::flex()).unwrap();
+    let best = opened.run.summary().unwrap().unwrap().best;
+    let loss = validate(&opened.model, &data, None, &mut |_, _| {}).nll.loss();
+    assert!((loss - best.0).abs() < 1e-4 && opened.step == best.1, "{loss}, expected {best:?}");
+
+    // The same rows are held out, and answered as they were.
+    let mut config = opened.run.config().data.clone();
+    config.paths = vec![fixture("rows.jsonl")];
+    let rows = read_rows(&config, RowsOf::Test, dir.path()).unwrap();
+    let task = opened.run.config().task.clone().unwrap();
+    let predictor = Predictor { model: &opened.model, tokenizer: &opened.tokenizer, task: &task, batch_size: 4 };
+    let report = evaluate(&predictor, rows, &[], false, &mut |_, _| {}).unwrap();
+    let recorded = std::fs::read_to_string(fixture("run-v3-head").join("tasks/letter/predictions.jsonl")).unwrap();
+    let recorded: Vec<serde_json::Value> = recorded.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said = |prompt: &str, said: &str| format!("{prompt}{said}");
+    let found: Vec<_> = report.predictions.iter().map(|one| said(&one.prompt, &one.prediction)).collect();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    assert_eq!(found, recorded.iter().map(|one| said(&text(&one["prompt"]), &text(&one["prediction"]))).collect::<Vec<_>>());
+
+    let run = Run::open_for_writing(&run).unwrap();
+    let mut config = run.config().clone();
+    config.train.steps += 3;
+    let stop = AtomicBool::new(false);
+    let outcome = train(&Training { run: &run, config: &config, data: &data, device: &Device::flex(), stop: &stop }, &mut []).unwrap();
+    let Outcome::Finished(summary) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(summary.steps, 63);
 }

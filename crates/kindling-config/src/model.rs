@@ -70,11 +70,18 @@ pub struct Dropout {
     /// arXiv:1512.05287). Attention probabilities are dropped one by one in any case.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub variational: bool,
+    /// Of whole tokens: where one is dropped its position is all that is seen of it (word dropout, Iyyer et al. 2015, P15-1162).
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub word: f64,
+}
+
+fn is_off(p: &f64) -> bool {
+    *p == 0.0
 }
 
 impl Dropout {
     /// No dropout anywhere.
-    pub const NONE: Self = Self { embedding: 0.0, attention: 0.0, residual: 0.0, variational: false };
+    pub const NONE: Self = Self { embedding: 0.0, attention: 0.0, residual: 0.0, variational: false, word: 0.0 };
 }
 
 /// Larger sizes than any model has.
@@ -155,6 +162,7 @@ impl ModelConfig {
             ("model.dropout.embedding", self.dropout.embedding),
             ("model.dropout.attention", self.dropout.attention),
             ("model.dropout.residual", self.dropout.residual),
+            ("model.dropout.word", self.dropout.word),
         ] {
             if !(0.0..1.0).contains(&p) {
                 return Err(ConfigError::Invalid {

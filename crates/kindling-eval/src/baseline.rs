@@ -156,6 +156,43 @@ pub fn overlap(training: &[TestRow], rows: &[TestRow], n: usize) -> RowOverlap {
 mod tests {
     use super::*;
 
+    fn row(prompt: &str, target: &str) -> TestRow {
+        TestRow { place: String::new(), fields: serde_json::Map::new(), prompt: prompt.into(), target: target.into() }
+    }
+
+    fn classification() -> TaskConfig {
+        let text = "name = \"t\"\nkind = \"classification\"\nprompt = \"{{ text }}\"\ntarget = \"{{ label }}\"\nlabels = [\"bad\", \"good\"]\n\
+                    [data]\ntrain = [\"t.jsonl\"]\n";
+        TaskConfig::from_toml(text, "t.toml", std::path::Path::new("")).expect("a task")
+    }
+
+    #[test]
+    fn naive_bayes_counts_words() {
+        let task = classification();
+        let training = [row("a fine day", "good"), row("a dull day", "bad"), row("fine fine", "good")];
+        let bayes = NaiveBayes::new(&task, &training);
+        assert_eq!(bayes.majority(), "good");
+        // Four known words; three words of `bad`, five of `good`. `unknown` counts for neither.
+        let found = bayes.answer("a fine unknown");
+        let bad = 1.0 / 3.0 * (2.0 / 7.0) * (1.0 / 7.0);
+        let good = 2.0 / 3.0 * (2.0 / 9.0) * (4.0 / 9.0);
+        assert_eq!(found.text, "good");
+        assert!(
+            (found.probabilities[0] - bad / (bad + good)).abs() < 1e-12 && (found.probabilities[1] - good / (bad + good)).abs() < 1e-12
+        );
+        assert_eq!(bayes.answer("dull").text, "bad");
+    }
+
+    #[test]
+    fn runs_of_words_are_shared_whatever_their_case() {
+        let training = [row("One two, three four!", "five")];
+        let rows = [row("so ONE two three four", "five six"), row("two three", "four"), row("one two three", "five four")];
+        let found = overlap(&training, &rows, 4);
+        // The first has four runs of four words, of which two are known; the second is too short; of the third none of two.
+        assert_eq!((found.n_rows, found.n_shared), (2, 1));
+        assert!((found.share - 2.0 / 6.0).abs() < 1e-12, "{found:?}");
+    }
+
     #[test]
     fn the_last_known_answer_is_found() {
         let known: HashSet<&str> = ["kitchen", "living room", "room"].into_iter().collect();

@@ -7,6 +7,9 @@ use std::sync::Arc;
 
 use kindling_kernels::{Dropout, stream};
 
+/// The site of whole tokens, apart from all that are counted through the model.
+const WORDS: u64 = u64::MAX;
+
 /// Says which activations a forward pass drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropoutKey {
@@ -25,6 +28,14 @@ impl DropoutKey {
         let rows = self.first_row as u64..(self.first_row + n_rows) as u64;
         let streams = || rows.map(|row| stream(self.seed, &[self.step, site, row])).collect();
         (p > 0.0).then(|| Arc::new(Dropout { p, one_mask, streams: streams() }))
+    }
+
+    /// Which tokens of `n_rows` sequences of `len` are seen, 1, and which are dropped with probability `p`, 0.
+    pub(crate) fn words(self, p: f64, n_rows: usize, len: usize) -> Vec<f32> {
+        let rows = self.first_row as u64..(self.first_row + n_rows) as u64;
+        // 53 bits, all that a number between 0 and 1 has.
+        let seen = |row, place| (stream(self.seed, &[self.step, WORDS, row, place]) >> 11) as f64 / 2f64.powi(53) >= p;
+        rows.flat_map(|row| (0..len as u64).map(move |place| f32::from(seen(row, place)))).collect()
     }
 }
 
@@ -50,6 +61,17 @@ mod tests {
             stream(key, 6),
         ];
         assert!(others.iter().all(|other| *other != stream(key, 5)));
+    }
+
+    #[test]
+    fn so_many_words_are_dropped_the_same_in_any_micro_batch() {
+        let key = DropoutKey { seed: 7, step: 3, first_row: 0 };
+        let words = key.words(0.3, 100, 200);
+        let dropped = words.iter().filter(|seen| **seen == 0.0).count() as f64 / 20_000.0;
+        // Four standard deviations are 0.013.
+        assert!((dropped - 0.3).abs() < 0.013 && words.iter().all(|seen| [0.0, 1.0].contains(seen)), "{dropped}");
+        assert_eq!(words[90 * 200..], DropoutKey { first_row: 90, ..key }.words(0.3, 10, 200));
+        assert_ne!(words, DropoutKey { step: 4, ..key }.words(0.3, 100, 200));
     }
 
     #[test]

@@ -255,7 +255,12 @@ impl Gpt {
             }
             None => Tensor::arange(0..t as i64, &ids.device()).reshape([1, t]).repeat_dim(0, b),
         };
-        drop_at(self.embed(ids, positions), pass, 0, self.config.dropout.embedding, self.config.dropout.variational, b)
+        let p = &self.config.dropout;
+        let words = pass.dropout.filter(|_| p.word > 0.0).map(|key| {
+            let seen = Tensor::<2>::from_data(TensorData::new(key.words(p.word, b, t), [b * t, 1]), &self.device());
+            seen.expand([b * t, self.config.d_model])
+        });
+        drop_at(self.embed(ids, positions, words), pass, 0, p.embedding, p.variational, b)
     }
 
     /// One block of `n_rows` sequences: the residual stream `[N, C]` before and after it.
@@ -338,11 +343,12 @@ impl Gpt {
         (0..self.blocks.len()).fold(self.enter(ids, pass), |x, layer| self.block(layer, x, n_rows, pass))
     }
 
-    /// The sum of token and position embeddings: ids and positions `[B, T]` to `[N, C]`.
-    fn embed(&self, ids: Tensor<2, Int>, positions: Tensor<2, Int>) -> Tensor<2> {
+    /// The sum of token embeddings, times what `words` `[N, C]` says of each, and position embeddings: ids and positions `[B, T]` to `[N, C]`.
+    fn embed(&self, ids: Tensor<2, Int>, positions: Tensor<2, Int>, words: Option<Tensor<2>>) -> Tensor<2> {
         let n = ids.dims().iter().product::<usize>();
         let positions = embedding(self.pos_embedding.weight.val(), positions.reshape([n]));
-        embedding(self.tok_embedding.weight.val(), ids.reshape([n])) + positions
+        let tokens = embedding(self.tok_embedding.weight.val(), ids.reshape([n]));
+        words.into_iter().fold(tokens, |tokens, seen| tokens * seen) + positions
     }
 
     /// What the head reads at each place of `n_rows` sequences, from `x` `[N, C]`: that place, or the mean over its document up to it.
@@ -392,7 +398,7 @@ impl Gpt {
         }
         let rows: Vec<CachedRow<'_>> = steps.iter().map(|(sequence, new)| CachedRow { slots: &sequence.slots, n_new: new.len() }).collect();
         let ints = |values: Vec<i64>| Tensor::<2, Int>::from_data(TensorData::new(values, [1, n]), &device);
-        let mut x = self.embed(ints(ids), ints(positions)); // [N, C]
+        let mut x = self.embed(ints(ids), ints(positions), None); // [N, C]
         for (layer, (block, (keys, values))) in self.blocks.iter().zip(&mut cache.layers).enumerate() {
             let lora = |target| self.lora_of(layer, target);
             let qkv = project(&block.attn.qkv, lora(LoraTarget::Qkv), norm(&block.attn_norm, x.clone(), &self.config), Precision::F32);

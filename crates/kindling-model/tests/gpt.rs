@@ -287,6 +287,7 @@ fn dropout_acts_only_with_a_key_and_at_each_of_its_places() {
         Dropout { embedding: 0.3, ..Dropout::NONE },
         Dropout { attention: 0.3, ..Dropout::NONE },
         Dropout { residual: 0.3, ..Dropout::NONE },
+        Dropout { word: 0.3, ..Dropout::NONE },
     ] {
         assert_ne!(dropped(dropout, key), without, "{dropout:?}");
         assert_eq!(dropped(dropout, None), without, "{dropout:?}");

@@ -84,7 +84,7 @@ fn compute(device: &Device) -> Computed {
         vocab_size: 67,
         bias: true,
         norm_eps: 1e-5,
-        dropout: Dropout { embedding: 0.1, attention: 0.1, residual: 0.1, variational: false },
+        dropout: Dropout { embedding: 0.1, attention: 0.1, residual: 0.1, variational: false, word: 0.1 },
         n_classes: 0,
         pooling: kindling_config::Pooling::Last,
     };

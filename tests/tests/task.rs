@@ -81,6 +81,7 @@ fn a_task_is_learned_as_text_and_with_a_head() {
         let of_input = lab.shell(&format!("printf '{good}\\n\\n{good}\\n' | $KINDLING apply {name}")).ok();
         assert_eq!(of_input.out, said.out.repeat(2));
     }
+    lab.run("doctor --threads 1 --data-dir data --config tiny.toml --set model.context_len=48 --task mood.toml --head").ok();
     // A head writes nothing.
     let said = lab.run("generate head").fails(&["has a classification head, and writes no text"]);
     assert!(said.err.contains("kindling apply head"), "{said}");

@@ -29,7 +29,7 @@ const OVERFITTING_STEPS: usize = 300;
 /// logits that begin some times too large.
 pub(super) fn fresh_loss<S: Subject>(subject: &mut S) -> Result<Finding, TrainError> {
     let loss = subject.loss(&subject.batch_at(0))?;
-    let n = subject.config().model.vocab_size;
+    let n = n_outputs(subject);
     let expected = (n as f64).ln();
     let figure = format!("{loss:.3} nats, ln({n}) = {expected:.3}");
     Ok(Finding { measured: (loss / expected - 1.0).abs(), bound: 1.0 / 3.0, figure })
@@ -66,6 +66,12 @@ fn stretches_of(row: &Batch) -> Vec<Range<usize>> {
     stretches
 }
 
+/// What the head tells apart: tokens, or classes.
+fn n_outputs<S: Subject>(subject: &S) -> usize {
+    let model = &subject.config().model;
+    if model.n_classes > 0 { model.n_classes } else { model.vocab_size }
+}
+
 /// What of a row's outputs changes with one of its tokens.
 struct Influence {
     /// Places that should have changed, and did not.
@@ -83,22 +89,22 @@ const NO_CHANGE: f64 = 1e-6;
 fn influence<S: Subject>(subject: &mut S) -> Influence {
     make_loud(subject);
     let row = subject.batch_at(0).rows(0, 1);
-    let (n, vocab_size) = (row.row_len, subject.config().model.vocab_size);
+    let (n, vocab_size, n_outputs) = (row.row_len, subject.config().model.vocab_size, n_outputs(subject));
     let starts = row.document_starts.clone().unwrap_or_else(|| vec![0; n]);
     let seed = subject.config().seed.stream("doctor/places");
     let places: Vec<usize> = if n <= PLACES { (0..n).collect() } else { (0..PLACES).map(|i| i * (n - 1) / (PLACES - 1)).collect() };
     let mut found = Influence { blind: 0, visible: 0, least_seen: f64::INFINITY, most_unseen: 0.0 };
-    for places in places.chunks((LOGITS_AT_ONCE / (n * vocab_size)).max(1)) {
+    for places in places.chunks((LOGITS_AT_ONCE / (n * n_outputs)).max(1)) {
         // The row as it is, and with one token changed in each place, in one batch.
         let mut rows = vec![row.clone(); 1 + places.len()];
         for (row, place) in rows[1..].iter_mut().zip(places) {
             row.ids[*place] = another(row.ids[*place], stream(seed, &[*place as u64]), vocab_size);
         }
         let logits = subject.logits(&batch_of(&rows));
-        let (original, changed) = logits.split_at(n * vocab_size);
+        let (original, changed) = logits.split_at(n * n_outputs);
         let largest = original.iter().fold(0.0, |largest: f64, logit| largest.max(f64::from(logit.abs())));
-        for (changed, place) in changed.chunks(n * vocab_size).zip(places) {
-            let of_tokens = original.chunks(vocab_size).zip(changed.chunks(vocab_size));
+        for (changed, place) in changed.chunks(n * n_outputs).zip(places) {
+            let of_tokens = original.chunks(n_outputs).zip(changed.chunks(n_outputs));
             for (t, (a, b)) in of_tokens.enumerate() {
                 let change = distance(a, b) / largest;
                 if t >= *place && starts[t] as usize <= *place {
@@ -143,7 +149,7 @@ pub(super) fn rows<S: Subject>(subject: &mut S) -> Result<Finding, TrainError> {
 /// The change by targets that do not count, relative to that by those that do. Measured on flex: none.
 pub(super) fn masked_targets<S: Subject>(subject: &mut S) -> Result<Finding, TrainError> {
     make_loud(subject);
-    let (seed, vocab_size) = (subject.config().seed.stream("doctor/targets"), subject.config().model.vocab_size);
+    let (seed, vocab_size) = (subject.config().seed.stream("doctor/targets"), n_outputs(subject));
     let mut batch = subject.batch_at(0);
     (0..batch.weights.len()).filter(|place| place % 2 == 0).for_each(|place| batch.weights[place] = 0.0);
     let with_others = |counted: bool| {

@@ -93,6 +93,12 @@ fn a_task_is_learned_as_text_and_with_a_head() {
         .ok();
     lab.run("eval head --task other.toml")
         .fails(&["has the labels [\"bad\", \"good\"], and the task `other` [\"good\", \"bad\", \"none\"]"]);
+    // What a base was trained for is none of a text's business.
+    lab.run("finetune --base head --data text.txt --threads 1 --runs-dir runs --data-dir data --set train.steps=5 --name of-text").ok();
+    lab.run("generate of-text").ok();
+    // A label is shown as what it is.
+    let said = lab.run(&format!("{TRAIN} --head --preview 1")).ok();
+    assert!(["learned │good│", "learned │bad│"].iter().any(|label| said.out.contains(label)), "{said}");
     // A base without a head gets one; and a task is tested on a run that knows nothing of it.
     lab.run("TRAIN --name plain --set model.context_len=48 --set sample.prompt=\"\"").ok();
     lab.run("finetune --base plain --task mood.toml --head --threads 1 --runs-dir runs --data-dir data --set train.steps=5 --name tuned")

@@ -48,8 +48,9 @@ pub(crate) fn data_overrides(data: &[PathBuf], validation_data: &[PathBuf], read
     if !data.is_empty() {
         overrides.push(paths("data.paths", data)?);
         // What concerns the config's own corpus does not concern the user's.
-        let own = ["packages", "validation_packages", "exclude", "sources", "validation_paths"];
+        let own = ["packages", "validation_packages", "exclude", "sources", "validation_paths", "test_paths", "columns"];
         overrides.extend(own.map(|key| format!("data.{key}=[]")));
+        overrides.push("data.test_fraction=0.0".into());
     }
     if !validation_data.is_empty() {
         overrides.push(paths("data.validation_paths", validation_data)?);

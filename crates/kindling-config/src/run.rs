@@ -277,10 +277,7 @@ impl RunConfig {
     /// # Errors
     /// [`ConfigError::Invalid`] names the first key that is impossible.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let begins = self.name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
-        if !begins || !self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-            return Err(invalid("name", format!("`{}`", self.name), "letters, digits, `-`, `_` and `.`, beginning with a letter or digit"));
-        }
+        check_name("name", &self.name)?;
         self.model.validate()?;
         self.tokenizer.validate()?;
         self.data.validate()?;
@@ -302,6 +299,9 @@ impl RunConfig {
     /// Whether what is trained is what is measured.
     fn validate_task(&self) -> Result<(), ConfigError> {
         let (n_classes, examples) = (self.model.n_classes, self.data.examples.as_ref());
+        if examples.is_some_and(|examples| examples.head && examples.labels.len() < 2) {
+            return Err(invalid("data.examples.labels", "fewer than two".into(), "at least two with `data.examples.head`"));
+        }
         let learned = examples.filter(|examples| examples.head).map_or(0, |examples| examples.labels.len());
         if n_classes != learned {
             let expected = format!("{learned}, as many as `data.examples` has labels for a head");
@@ -455,6 +455,15 @@ impl SamplingConfig {
         }
         Ok(())
     }
+}
+
+/// Whether a folder can be called by it.
+pub(crate) fn check_name(key: &'static str, name: &str) -> Result<(), ConfigError> {
+    let begins = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+    if begins && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        return Ok(());
+    }
+    Err(invalid(key, format!("`{name}`"), "letters, digits, `-`, `_` and `.`, beginning with a letter or digit"))
 }
 
 pub(crate) fn invalid(key: &'static str, found: String, expected: &str) -> ConfigError {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::model::check_size;
-use crate::run::invalid;
+use crate::run::{check_name, invalid};
 use crate::{ConfigError, DataConfig, ExamplesConfig, Order, toml_text};
 
 /// What rows mean, how they become prompts and targets, and where they are. A run keeps the task that it was trained for.
@@ -163,7 +163,7 @@ impl TaskConfig {
 
     /// Checks what can be checked without rows.
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        check_name(&self.name)?;
+        check_name("task.name", &self.name)?;
         let has_labels = !self.labels.is_empty();
         let expected = match (self.kind, has_labels, self.choices.is_some()) {
             (TaskKind::Classification, false, _) => Some(("task.labels", "empty", "every label, with `kind = \"classification\"`")),
@@ -201,15 +201,6 @@ impl TaskConfig {
         }
         Ok(())
     }
-}
-
-/// Run folders are called by it.
-fn check_name(name: &str) -> Result<(), ConfigError> {
-    let begins = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
-    if begins && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-        return Ok(());
-    }
-    Err(invalid("task.name", format!("`{name}`"), "letters, digits, `-`, `_` and `.`, beginning with a letter or digit"))
 }
 
 impl TaskKind {

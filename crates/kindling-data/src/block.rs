@@ -107,6 +107,11 @@ fn format_of(file: &Found) -> (Format, Packing) {
     (format, packing)
 }
 
+/// Whether a file of this name has rows, and is not one text.
+pub fn has_rows(path: &Path) -> bool {
+    format_of(&Found::new(path.to_owned(), String::new(), true)).0 != Format::Text
+}
+
 /// Takes a block, and how many bytes of all files have been read; says whether more are wanted.
 type TakeFn<'a> = dyn FnMut(Block, u64) -> bool + 'a;
 

@@ -35,6 +35,7 @@ mod write;
 
 pub use audit::{Audit, AuditOptions, Overlap, Personal, Repeats, audit};
 pub use batch::{Batch, BatchOptions, BatchSampler, Part, n_windows, windows};
+pub use block::has_rows;
 pub use count::{count_files, for_each_text};
 pub use error::DataError;
 pub use examples::{MarkedToken, Templates};
@@ -44,7 +45,7 @@ pub use packing::{PackedRows, PackingStats};
 pub use prepare::{Preparation, PrepareEvent, prepare, rebuild};
 pub use read::{ReadOptions, read_document};
 pub use report::{CleaningStep, CorpusStats, StepReport};
-pub use rows::{PlainRow, RowsOf, TestRow, TestRows, read_plain_rows, read_rows};
+pub use rows::{PlainRow, RowOverlap, RowsOf, TestRow, TestRows, overlap, read_plain_rows, read_rows};
 pub use shard::{SHARD_VERSION, ShardWriter};
 pub use shards::Shards;
 pub use stretch::Place;

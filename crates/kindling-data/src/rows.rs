@@ -1,5 +1,6 @@
 //! The rows of a task, whole and in memory: those that a model is tested with, and those that it is compared by. Makes no tokens.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use kindling_config::DataConfig;
@@ -9,6 +10,7 @@ use crate::examples::{Templates, prompt_hash};
 use crate::files::Files;
 use crate::read::{for_each_batch, json_object};
 use crate::scan::is_held_out;
+use crate::words::{Runs, for_each_word};
 use crate::{CorpusStats, DataError, ReadOptions};
 
 /// A row, whatever it means.
@@ -51,25 +53,26 @@ pub struct TestRows {
     pub n_bad: usize,
 }
 
-/// The rows of one file, whatever they mean; `columns` names the fields of a table without names.
+/// The rows of one file, whatever they mean, and how many were left out because they are bad; `columns` names the fields of a table
+/// without names.
 ///
 /// # Errors
 /// A file or row that cannot be read, unless bad rows are left out.
-pub fn read_plain_rows(path: &Path, columns: &[String], lossy: bool, skip_bad: bool) -> Result<Vec<PlainRow>, DataError> {
+pub fn read_plain_rows(path: &Path, columns: &[String], lossy: bool, skip_bad: bool) -> Result<(Vec<PlainRow>, usize), DataError> {
     let options = ReadOptions { lossy, skip_bad, columns, whole_rows: true, ..ReadOptions::texts("") };
     let files = Files::find(&[path.to_owned()], &[])?;
-    let mut rows = Vec::new();
-    for_each_batch(&files.files, options, &mut CorpusStats::default(), &mut |batch| {
+    let (mut rows, mut n_bad, mut stats) = (Vec::new(), 0, CorpusStats::default());
+    for_each_batch(&files.files, options, &mut stats, &mut |batch| {
         for piece in batch.pieces {
             match json_object(&piece.text) {
                 Ok(fields) => rows.push(PlainRow { place: format!("{}, line {}", path.display(), piece.row), fields }),
-                Err(_) if skip_bad => {}
+                Err(_) if skip_bad => n_bad += 1,
                 Err(message) => return Err(DataError::Row { path: path.to_owned(), line: piece.row, message }),
             }
         }
         Ok(())
     })?;
-    Ok(rows)
+    Ok((rows, n_bad + stats.bad_rows_skipped))
 }
 
 /// Reads rows of the examples that `config` names. Rows of a test are those of its own files, or a share of the prompts of all. What has to
@@ -111,4 +114,60 @@ pub fn read_rows(config: &DataConfig, which: RowsOf, spool: &Path) -> Result<Tes
         return Err(DataError::NoTestRows(names));
     }
     Ok(found)
+}
+
+/// Runs of words that a test shares with training: what may be known by heart.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct RowOverlap {
+    /// Words of a run.
+    pub n: usize,
+    /// Test rows, prompt and target together, that have as many words.
+    pub n_rows: usize,
+    /// Of those, rows with a run that stands in a training row too.
+    pub n_shared: usize,
+    /// Share of the runs of the test that stand in training rows.
+    pub share: f64,
+}
+
+/// How many runs of `n` words of the rows of a test stand in training rows; words are those of an [`audit`](crate::audit()).
+pub fn overlap(training: &[TestRow], rows: &[TestRow], n: usize) -> RowOverlap {
+    let runs_of = |row: &TestRow| {
+        let (mut runs, mut found) = (Runs::new(n), Vec::new());
+        for text in [&row.prompt, &row.target] {
+            for_each_word(text, |word, _| found.extend(runs.push(word)));
+        }
+        found
+    };
+    let known: HashSet<u64> = training.iter().flat_map(runs_of).collect();
+    let mut found = RowOverlap { n, n_rows: 0, n_shared: 0, share: 0.0 };
+    let (mut all, mut shared) = (0usize, 0usize);
+    for runs in rows.iter().map(runs_of) {
+        let of_row = runs.iter().filter(|run| known.contains(run)).count();
+        found.n_rows += usize::from(!runs.is_empty());
+        found.n_shared += usize::from(of_row > 0);
+        (shared, all) = (shared + of_row, all + runs.len());
+    }
+    found.share = shared as f64 / all.max(1) as f64;
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_words_are_shared_whatever_their_case() {
+        let row = |prompt: &str, target: &str| TestRow {
+            place: String::new(),
+            fields: Map::new(),
+            prompt: prompt.to_owned(),
+            target: target.to_owned(),
+        };
+        let training = [row("One two, three four!", "five")];
+        let rows = [row("so ONE two three four", "five six"), row("two three", "four"), row("one two three", "five four")];
+        let found = overlap(&training, &rows, 4);
+        // The first has four runs of four words, of which two are known; the second is too short; of the third none of two.
+        assert_eq!((found.n_rows, found.n_shared), (2, 1));
+        assert!((found.share - 2.0 / 6.0).abs() < 1e-12, "{found:?}");
+    }
 }

@@ -117,41 +117,6 @@ fn last_mentioned(prompt: &str, known: &HashSet<&str>) -> Option<String> {
     (0..words.len()).rev().find_map(ends_with).map(str::to_owned)
 }
 
-/// Runs of words that a test shares with training: what may be known by heart.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct RowOverlap {
-    /// Words of a run.
-    pub n: usize,
-    /// Test rows, prompt and target together, that have as many words.
-    pub n_rows: usize,
-    /// Of those, rows with a run that stands in a training row too.
-    pub n_shared: usize,
-    /// Share of the runs of the test that stand in training rows.
-    pub share: f64,
-}
-
-/// How many runs of `n` words, in small letters, of the rows of a test stand in training rows.
-pub fn overlap(training: &[TestRow], rows: &[TestRow], n: usize) -> RowOverlap {
-    let words = |row: &TestRow| -> Vec<String> {
-        let text = format!("{} {}", row.prompt, row.target).to_lowercase();
-        text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_owned).collect()
-    };
-    let known: HashSet<Vec<String>> =
-        training.iter().flat_map(|row| words(row).windows(n).map(<[String]>::to_vec).collect::<Vec<_>>()).collect();
-    let mut found = RowOverlap { n, n_rows: 0, n_shared: 0, share: 0.0 };
-    let (mut all, mut shared) = (0u64, 0u64);
-    for row in rows {
-        let words = words(row);
-        let of_row = words.windows(n).filter(|run| known.contains(*run)).count() as u64;
-        found.n_rows += usize::from(words.len() >= n);
-        found.n_shared += usize::from(of_row > 0);
-        shared += of_row;
-        all += words.windows(n).count() as u64;
-    }
-    found.share = if all == 0 { 0.0 } else { shared as f64 / all as f64 };
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,16 +146,6 @@ mod tests {
             (found.probabilities[0] - bad / (bad + good)).abs() < 1e-12 && (found.probabilities[1] - good / (bad + good)).abs() < 1e-12
         );
         assert_eq!(bayes.answer("dull").text, "bad");
-    }
-
-    #[test]
-    fn runs_of_words_are_shared_whatever_their_case() {
-        let training = [row("One two, three four!", "five")];
-        let rows = [row("so ONE two three four", "five six"), row("two three", "four"), row("one two three", "five four")];
-        let found = overlap(&training, &rows, 4);
-        // The first has four runs of four words, of which two are known; the second is too short; of the third none of two.
-        assert_eq!((found.n_rows, found.n_shared), (2, 1));
-        assert!((found.share - 2.0 / 6.0).abs() < 1e-12, "{found:?}");
     }
 
     #[test]

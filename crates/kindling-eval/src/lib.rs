@@ -14,10 +14,10 @@ mod score;
 mod scores;
 mod task;
 
-pub use baseline::{RowOverlap, baselines, overlap};
+pub use baseline::baselines;
 pub use embed::{Neighbour, embed, nearest, token_vectors};
 pub use predict::{Answer, Asked, Predictor};
 pub use report::{Course, page};
 pub use score::{EvalError, Score, score_batches, score_text, score_tokens, validate};
-pub use scores::{ClassReport, LabelScores, NamedScore, Prediction, SystemScores, class_report, compare, references, scores};
+pub use scores::{ClassReport, LabelScores, NamedScore, Prediction, SystemScores, class_report, compare, number, references, scores};
 pub use task::{TaskReport, asked, evaluate};

@@ -5,7 +5,7 @@ use minijinja::{AutoEscape, Environment};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{NamedScore, TaskReport};
+use crate::{NamedScore, TaskReport, number};
 
 /// Rows that are shown of those that were answered worst.
 const N_WORST: usize = 20;
@@ -28,13 +28,8 @@ pub fn page(run: &str, report: &TaskReport, course: &Course) -> String {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.add_template("page", include_str!("report/page.html")).expect("the page's template is one");
-    let names = report.systems.iter().flat_map(|system| &system.scores).map(|score| score.name).fold(Vec::new(), |mut names, name| {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-        names
-    });
-    let scores: Vec<Value> = names
+    let scores: Vec<Value> = report
+        .score_names()
         .iter()
         .map(|name| {
             let cells: Vec<Cell> =
@@ -80,11 +75,6 @@ fn cell(score: Option<&NamedScore>) -> Cell {
         value: score.map_or_else(String::new, |score| number(score.value)),
         interval: score.and_then(|score| score.interval).map(|interval| format!("{} to {}", number(interval.low), number(interval.high))),
     }
-}
-
-/// Shares with four digits, scores up to 100 with two.
-fn number(value: f64) -> String {
-    if value.abs() > 1.0 { format!("{value:.2}") } else { format!("{value:.4}") }
 }
 
 fn labels_of(classes: &crate::ClassReport) -> Vec<Value> {

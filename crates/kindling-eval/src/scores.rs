@@ -22,6 +22,11 @@ pub struct NamedScore {
     pub interval: Option<Interval>,
 }
 
+/// A score as it is told: shares with four digits, scores up to 100 with two.
+pub fn number(value: f64) -> String {
+    if value.abs() > 1.0 { format!("{value:.2}") } else { format!("{value:.4}") }
+}
+
 /// What one system reaches.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SystemScores {

@@ -1,14 +1,12 @@
 //! A task from its rows to a report: what the model says, how right that is, and what baselines reach.
 
 use kindling_config::{TaskConfig, TaskKind};
-use kindling_data::{DataError, TestRow, TestRows};
+use kindling_data::{DataError, RowOverlap, TestRow, TestRows, overlap};
 use kindling_metrics::{Bleu, Chrf};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{
-    Asked, ClassReport, EvalError, Prediction, Predictor, RowOverlap, SystemScores, baselines, class_report, compare, overlap, scores,
-};
+use crate::{Asked, ClassReport, EvalError, Prediction, Predictor, SystemScores, baselines, class_report, compare, scores};
 
 /// Words of a run that a test shares with training to be told.
 const OVERLAP_WORDS: usize = 8;
@@ -43,6 +41,17 @@ pub struct TaskReport {
 }
 
 impl TaskReport {
+    /// The names of all scores, in their order.
+    pub fn score_names(&self) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        for score in self.systems.iter().flat_map(|system| &system.scores) {
+            if !names.contains(&score.name) {
+                names.push(score.name);
+            }
+        }
+        names
+    }
+
     /// The `n` rows that were answered worst, the worst first: where the score of a row is the same, those that the model was surest of.
     pub fn worst(&self, n: usize) -> Vec<&Prediction> {
         let sure = |prediction: &Prediction| prediction.probabilities.iter().copied().fold(0.0, f64::max);

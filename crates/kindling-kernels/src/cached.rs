@@ -69,19 +69,14 @@ pub fn composed(queries: Tensor<2>, keys: &Tensor<2>, values: &Tensor<2>, n_head
 #[cfg(feature = "flex")]
 mod fused {
     use burn::backend::Flex;
-    use burn::backend::flex::FlexTensor;
     use burn::tensor::{Tensor, TensorData};
 
     use crate::cpu::cached::{self as cpu, CachedRow};
-    use crate::flex::{contiguous, isa, owned, values as of, values_mut};
-
-    fn primitive(tensor: Tensor<2>) -> FlexTensor {
-        tensor.try_into_primitive::<Flex>().expect("a tensor on Flex")
-    }
+    use crate::flex::{isa, owned, primitive, values as of, values_mut};
 
     pub(super) fn write_rows(table: Tensor<2>, first: usize, rows: Tensor<2>) -> Tensor<2> {
         let c = table.dims()[1];
-        let (mut table, rows) = (owned(primitive(table)), contiguous(primitive(rows)));
+        let (mut table, rows) = (owned(primitive(table)), primitive(rows));
         let rows = of(&rows);
         values_mut(&mut table)[first * c..][..rows.len()].copy_from_slice(rows);
         Tensor::from_primitive::<Flex>(table)
@@ -95,7 +90,7 @@ mod fused {
         rows: &[CachedRow<'_>],
     ) -> Tensor<2> {
         let ([n, c], device) = (queries.dims(), queries.device());
-        let (queries, keys, values) = (contiguous(primitive(queries)), contiguous(primitive(keys)), contiguous(primitive(values)));
+        let (queries, keys, values) = (primitive(queries), primitive(keys), primitive(values));
         let out = cpu::forward(isa(), of(&queries), of(&keys), of(&values), c, n_heads, rows);
         Tensor::from_data(TensorData::new(out, [n, c]), &device)
     }

@@ -88,7 +88,7 @@ mod fused {
 
     use crate::cpu::cross_entropy::{Targets, Wanted, linear, linear_rows};
     use crate::cpu::matmul::{Nothing, matmul};
-    use crate::flex::{contiguous, ids, isa, make, matrix, owned, register, scale, values};
+    use crate::flex::{contiguous, ids, isa, make, matrix, owned, primitive, register, scale, values};
     use crate::{LossTerms, Precision};
 
     #[backend_extension(Flex, Autodiff)]
@@ -117,7 +117,6 @@ mod fused {
 
     pub(super) fn linear_logits(x: Tensor<2>, table: Tensor<2>) -> Tensor<2> {
         let (n, v, device) = (x.dims()[0], table.dims()[0], x.device());
-        let primitive = |tensor: Tensor<2>| contiguous(tensor.try_into_primitive::<Flex>().expect("a tensor on Flex"));
         let (x, table) = (primitive(x), primitive(table));
         let logits = matmul(isa(), Precision::F32, matrix(&x), matrix(&table).transposed(), Nothing, &Nothing);
         Tensor::from_data(TensorData::new(logits, [n, v]), &device)
@@ -125,7 +124,6 @@ mod fused {
 
     pub(super) fn linear_nats(x: Tensor<2>, table: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<1, Int>) {
         let device = x.device();
-        let primitive = |tensor: Tensor<2>| contiguous(tensor.try_into_primitive::<Flex>().expect("a tensor on Flex"));
         let (x, table) = (primitive(x), primitive(table));
         let targets = ids(targets.try_into_primitive::<Flex>().expect("a tensor on Flex"));
         let (nats, best) = linear_rows(isa(), matrix(&x), matrix(&table), &targets);

@@ -83,6 +83,11 @@ pub(crate) fn isa() -> Isa {
     }
 }
 
+/// A matrix on Flex, without autodiff, with its values one behind the other.
+pub(crate) fn primitive(tensor: Tensor<2>) -> FlexTensor {
+    contiguous(tensor.try_into_primitive::<Flex>().expect("a tensor on Flex"))
+}
+
 /// A tensor whose values lie one behind the other.
 pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
     if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() }

@@ -1,6 +1,6 @@
 //! A run that begins with the weights of another: its configuration, and what it has learned and forgotten. The loop is the same.
 
-use kindling_config::{BaseConfig, CleanConfig, RunConfig, TokenizerConfig, TokenizerKind};
+use kindling_config::{BaseConfig, CleanConfig, Pooling, RunConfig, TokenizerConfig, TokenizerKind};
 use kindling_data::Prepared;
 use kindling_eval::validate;
 use kindling_infer::open;
@@ -25,7 +25,11 @@ pub fn finetune_config(run: &Run, base: BaseConfig) -> Result<RunConfig, TrainEr
     config.name = format!("{}-{}", run.name(), if is_lora { "lora" } else { "finetuned" });
     config.base = Some(base);
     config.tokenizer = TokenizerConfig { kind: TokenizerKind::File, vocab_size: None, path: Some(tokenizer) };
-    (config.data.split, config.data.clean, config.data.examples) = (None, CleanConfig::default(), None);
+    // What the base was trained for is not what this is for, and a head over its classes is none for it.
+    config.task = None;
+    (config.model.n_classes, config.model.pooling) = (0, Pooling::default());
+    let data = &mut config.data;
+    (data.split, data.clean, data.examples) = (None, CleanConfig::default(), None);
     let train = &mut config.train;
     train.steps = train.steps.min(MOST_STEPS);
     (train.lr, train.min_lr) = (if is_lora { train.lr } else { train.lr / 10.0 }, 0.0);

@@ -1,11 +1,10 @@
 //! `kindling apply`: a run does its task on rows of the user's: one, a file of them, or standard input.
 
 use std::io::{BufRead, IsTerminal};
-use std::path::Path;
 use std::process::ExitCode;
 
 use kindling_config::{ExamplesConfig, TaskConfig};
-use kindling_data::{PlainRow, Templates, read_plain_rows};
+use kindling_data::{PlainRow, Templates, has_rows, read_document, read_plain_rows};
 use kindling_eval::{Answer, Predictor, asked};
 use kindling_infer::open;
 use kindling_runs::Registry;
@@ -25,9 +24,9 @@ pub(crate) fn run(args: &Args, apply: &ApplyArgs) -> anyhow::Result<ExitCode> {
     }
     let (task, data) = task::of_run(&opened, apply.task.as_deref(), apply.lossy, apply.skip_bad)?;
     let examples = data.examples.clone().unwrap_or_default();
-    let rows = rows(apply, &task, &examples)?;
+    let (rows, mut n_bad) = rows(apply, &task, &examples)?;
     let templates = Templates::new(&examples)?;
-    let (mut questions, mut places, mut n_bad) = (Vec::new(), Vec::new(), 0);
+    let (mut questions, mut places) = (Vec::new(), Vec::new());
     for PlainRow { place, fields } in rows {
         match templates.prompt(&fields).and_then(|prompt| asked(&task, &prompt, &fields, None)) {
             Ok(question) => {
@@ -82,8 +81,9 @@ fn told(answer: &Answer, names: &[String]) -> String {
     format!("{text}\t{}", parts.join(", "))
 }
 
-/// The rows that are asked: the text of the command line, those of a file, or lines of standard input.
-fn rows(apply: &ApplyArgs, task: &TaskConfig, examples: &ExamplesConfig) -> anyhow::Result<Vec<PlainRow>> {
+/// The rows that are asked, and how many were left out because they are bad: the text of the command line, those of a file, or lines of
+/// standard input.
+fn rows(apply: &ApplyArgs, task: &TaskConfig, examples: &ExamplesConfig) -> anyhow::Result<(Vec<PlainRow>, usize)> {
     let fields = Templates::new(examples)?.prompt_fields();
     let of_line = |place: String, text: &str| -> anyhow::Result<PlainRow> {
         if let Ok(Value::Object(row)) = serde_json::from_str(text) {
@@ -103,20 +103,16 @@ fn rows(apply: &ApplyArgs, task: &TaskConfig, examples: &ExamplesConfig) -> anyh
         }
     };
     if let Some(text) = &apply.text {
-        return Ok(vec![of_line("the text".into(), text)?]);
+        return Ok((vec![of_line("the text".into(), text)?], 0));
     }
     if let Some(file) = &apply.file {
-        let is_table = |file: &Path| {
-            let name = file.to_string_lossy().to_lowercase();
-            let name = name.trim_end_matches(".gz").trim_end_matches(".zst");
-            [".jsonl", ".ndjson", ".csv", ".tsv", ".parquet"].iter().any(|ending| name.ends_with(ending))
-        };
-        if is_table(file) {
+        if has_rows(file) {
             return Ok(read_plain_rows(file, &apply.columns, apply.lossy, apply.skip_bad)?);
         }
-        let text = kindling_data::read_document(file, apply.lossy)?;
+        let text = read_document(file, apply.lossy)?;
         let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        return lines.map(|(i, text)| of_line(format!("{}, line {}", file.display(), i + 1), text)).collect();
+        let rows = lines.map(|(i, text)| of_line(format!("{}, line {}", file.display(), i + 1), text)).collect::<Result<_, _>>()?;
+        return Ok((rows, 0));
     }
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
@@ -132,5 +128,5 @@ fn rows(apply: &ApplyArgs, task: &TaskConfig, examples: &ExamplesConfig) -> anyh
             rows.push(of_line(format!("line {} of standard input", i + 1), text.trim_end())?);
         }
     }
-    Ok(rows)
+    Ok((rows, 0))
 }

@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use kindling_config::RunConfig;
 use kindling_data::{MarkedToken, PackedRows, PackingStats, Prepared};
-use kindling_tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
 use crate::failure::Advice;
@@ -29,7 +28,7 @@ pub(super) fn preview(config: &RunConfig, data: &Prepared, n: usize, as_json: bo
         stats = stats.and(rows.stats());
     }
     if as_json {
-        let examples: Vec<Value> = examples.iter().map(|example| as_value(&data.tokenizer, example)).collect();
+        let examples: Vec<Value> = examples.iter().map(|example| as_value(config, data, example)).collect();
         return output::json(&json!({ "packing": stats, "examples": examples }));
     }
     let mut text = String::new();
@@ -40,7 +39,7 @@ pub(super) fn preview(config: &RunConfig, data: &Prepared, n: usize, as_json: bo
         let marked: Vec<_> = example.iter().zip(learned(example)).collect();
         for stretch in marked.chunk_by(|a, b| a.1 == b.1) {
             let what = if stretch[0].1 { "learned" } else { "given" };
-            let tokens: Vec<_> = stretch.iter().map(|(token, _)| shown(&data.tokenizer, token.id())).collect();
+            let tokens: Vec<_> = stretch.iter().map(|(token, _)| shown(text_of(config, data, token))).collect();
             writeln!(text, "  {what:8}│{}│", tokens.join("│"))?;
         }
     }
@@ -69,17 +68,22 @@ fn learned(example: &[MarkedToken]) -> impl Iterator<Item = bool> {
     example.iter().enumerate().map(|(place, token)| place > 0 && token.is_learned())
 }
 
-fn as_value(tokenizer: &Tokenizer, example: &[MarkedToken]) -> Value {
-    let token = |(token, is_learned): (&MarkedToken, bool)| {
-        let bytes = tokenizer.token_bytes(token.id()).unwrap_or_default();
-        json!({ "id": token.id(), "token": String::from_utf8_lossy(bytes), "learned": is_learned })
-    };
+/// What a token stands for: bytes of text, or where a head is trained, of what is learned the label.
+fn text_of<'a>(config: &'a RunConfig, data: &'a Prepared, token: &MarkedToken) -> &'a [u8] {
+    let labels = config.data.examples.as_ref().filter(|examples| examples.head && token.is_learned()).map(|examples| &examples.labels);
+    match labels.and_then(|labels| labels.get(token.id() as usize)) {
+        Some(label) => label.as_bytes(),
+        None => data.tokenizer.token_bytes(token.id()).unwrap_or_default(),
+    }
+}
+
+fn as_value(config: &RunConfig, data: &Prepared, example: &[MarkedToken]) -> Value {
+    let token = |(token, is_learned): (&MarkedToken, bool)| json!({ "id": token.id(), "token": String::from_utf8_lossy(text_of(config, data, token)), "learned": is_learned });
     json!({ "cut": !example[0].begins(), "tokens": example.iter().zip(learned(example)).map(token).collect::<Vec<_>>() })
 }
 
 /// A token on one line; bytes that are no text as `\xff`.
-fn shown(tokenizer: &Tokenizer, id: u32) -> String {
-    let bytes = tokenizer.token_bytes(id).unwrap_or_default();
+fn shown(bytes: &[u8]) -> String {
     match str::from_utf8(bytes) {
         Ok(text) => text.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r").replace('\t', "\\t"),
         Err(_) => bytes.escape_ascii().to_string(),

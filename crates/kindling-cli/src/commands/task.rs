@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kindling_config::{DataConfig, TaskConfig};
 use kindling_data::{RowsOf, TestRows, read_rows};
-use kindling_eval::{Course, Predictor, SystemScores, TaskReport, evaluate, page};
+use kindling_eval::{Course, Predictor, SystemScores, TaskReport, evaluate, number, page};
 use kindling_infer::Opened;
 use kindling_model::Gpt;
 use kindling_runs::Run;
@@ -143,13 +143,7 @@ pub(super) fn print(run: &Run, report: &TaskReport) -> anyhow::Result<()> {
     facts.extend(report.signatures.iter().map(|signature| ("signature", signature.clone())));
     output::pairs(&facts)?;
     output::text("\n")?;
-    let names: Vec<&str> =
-        report.systems.iter().flat_map(|system| &system.scores).map(|score| score.name).fold(Vec::new(), |mut names, name| {
-            if !names.contains(&name) {
-                names.push(name);
-            }
-            names
-        });
+    let names = report.score_names();
     let cell = |system: &SystemScores, name: &str| {
         let score = system.scores.iter().find(|score| score.name == name);
         score.map_or(String::new(), |score| match score.interval {
@@ -216,13 +210,9 @@ pub(super) fn print(run: &Run, report: &TaskReport) -> anyhow::Result<()> {
     ])
 }
 
-/// A score: shares with four digits, those of texts as they are usually told.
-fn number(value: f64) -> String {
-    if value.abs() > 1.0 { format!("{value:.2}") } else { format!("{value:.4}") }
-}
-
+/// A difference of scores.
 fn signed(value: f64) -> String {
-    if value.abs() > 1.0 { format!("{value:+.2}") } else { format!("{value:+.4}") }
+    format!("{}{}", if value < 0.0 { "" } else { "+" }, number(value))
 }
 
 /// A text on one line, shortened.

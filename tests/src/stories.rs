@@ -56,8 +56,9 @@ enum Held {
     At(usize),
 }
 
-/// `n` stories, half of them with each kind of question; the same for the same seed.
-pub fn stories(seed: u64, n: usize) -> Vec<Story> {
+/// `n` stories, half of them with each kind of question; the same for the same seed. Behind each sentence stands with the probability `asked`
+/// a question that can be answered by then, and its answer: in a story to learn from, more is asked than once.
+pub fn stories(seed: u64, n: usize, asked: f64) -> Vec<Story> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let kinds = [Asks::Person, Asks::Object].into_iter().cycle().take(n);
     kinds
@@ -65,7 +66,7 @@ pub fn stories(seed: u64, n: usize) -> Vec<Story> {
             let n_moves = rng.random_range(MOVES);
             loop {
                 // A story that nothing can be asked about is told anew, as long as before.
-                if let Some(story) = story(&mut rng, n_moves, asks) {
+                if let Some(story) = story(&mut rng, n_moves, asks, asked) {
                     return story;
                 }
             }
@@ -73,7 +74,29 @@ pub fn stories(seed: u64, n: usize) -> Vec<Story> {
         .collect()
 }
 
-fn story(rng: &mut ChaCha8Rng, n_moves: usize, asks: Asks) -> Option<Story> {
+/// A question about the world as it is, and the place that answers it; none where nothing of that kind is known.
+fn question(rng: &mut ChaCha8Rng, asks: Asks, places: &BTreeMap<usize, usize>, objects: &BTreeMap<usize, Held>) -> Option<(String, usize)> {
+    match asks {
+        Asks::Person => {
+            let known: Vec<(&usize, &usize)> = places.iter().collect();
+            let (person, place) = known.choose(rng)?;
+            Some((format!("Where is {}?", PEOPLE[**person]), **place))
+        }
+        Asks::Object => {
+            let known: Vec<(usize, usize)> = objects
+                .iter()
+                .filter_map(|(object, held)| match held {
+                    Held::By(person) => Some((*object, *places.get(person)?)),
+                    Held::At(place) => Some((*object, *place)),
+                })
+                .collect();
+            let (object, place) = known.choose(rng)?;
+            Some((format!("Where is the {}?", OBJECTS[*object]), *place))
+        }
+    }
+}
+
+fn story(rng: &mut ChaCha8Rng, n_moves: usize, asks: Asks, asked: f64) -> Option<Story> {
     let (mut places, mut objects) = (BTreeMap::<usize, usize>::new(), BTreeMap::<usize, Held>::new());
     let mut sentences = Vec::new();
     let mut n_left = n_moves;
@@ -109,25 +132,12 @@ fn story(rng: &mut ChaCha8Rng, n_moves: usize, asks: Asks) -> Option<Story> {
             }
         };
         sentences.push(sentence);
+        if asked > 0.0 && rng.random_bool(asked) {
+            let asks = if rng.random() { Asks::Person } else { Asks::Object };
+            sentences.extend(question(rng, asks, &places, &objects).map(|(question, place)| format!("{question} {}.", PLACES[place])));
+        }
     }
-    let (question, place) = match asks {
-        Asks::Person => {
-            let known: Vec<(&usize, &usize)> = places.iter().collect();
-            let (person, place) = known.choose(rng)?;
-            (format!("Where is {}?", PEOPLE[**person]), **place)
-        }
-        Asks::Object => {
-            let known: Vec<(usize, usize)> = objects
-                .iter()
-                .filter_map(|(object, held)| match held {
-                    Held::By(person) => Some((*object, *places.get(person)?)),
-                    Held::At(place) => Some((*object, *place)),
-                })
-                .collect();
-            let (object, place) = known.choose(rng)?;
-            (format!("Where is the {}?", OBJECTS[*object]), *place)
-        }
-    };
+    let (question, place) = question(rng, asks, &places, &objects)?;
     Some(Story { context: sentences.join(" "), question, answer: PLACES[place].to_owned(), asks })
 }
 
@@ -159,21 +169,28 @@ mod tests {
                         lying.insert(*object, *place);
                     }
                 }
+                ["Where", ..] => {
+                    let (question, answer) = sentence.split_once("? ").unwrap();
+                    assert_eq!(place_of(question.trim(), &places, &holders, &lying), Some(answer.trim_end_matches('.')), "{story:?}");
+                }
                 other => panic!("{other:?}"),
             }
         }
-        let asked = story.question.trim_end_matches('?').split(' ').next_back()?;
-        let place = match story.asks {
-            Asks::Person => places.get(asked),
-            Asks::Object => lying.get(asked).or_else(|| places.get(holders.get(asked)?)),
-        };
-        place.map(|place| (*place).to_owned())
+        place_of(&story.question, &places, &holders, &lying).map(str::to_owned)
+    }
+
+    type Known<'s> = BTreeMap<&'s str, &'s str>;
+
+    fn place_of<'s>(question: &str, places: &Known<'s>, holders: &Known<'s>, lying: &Known<'s>) -> Option<&'s str> {
+        let asked = question.trim_end_matches('?').split(' ').next_back()?;
+        let of_object = || lying.get(asked).or_else(|| places.get(holders.get(asked)?));
+        places.get(asked).or_else(of_object).copied()
     }
 
     #[test]
     fn answers_follow_from_the_sentences_and_not_from_the_last_place() {
-        let stories = stories(1, 20_000);
-        assert_eq!(stories[..100], super::stories(1, 100));
+        let stories = stories(1, 20_000, 0.0);
+        assert_eq!(stories[..100], super::stories(1, 100, 0.0));
         assert!(stories.iter().all(|story| read(story).as_deref() == Some(&story.answer)));
         for asks in [Asks::Person, Asks::Object] {
             let of_kind: Vec<_> = stories.iter().filter(|story| story.asks == asks).collect();
@@ -184,9 +201,18 @@ mod tests {
     }
 
     #[test]
+    fn stories_to_learn_from_are_asked_about_in_between() {
+        let stories = stories(3, 2000, 0.5);
+        assert!(stories.iter().all(|story| read(story).as_deref() == Some(&story.answer)));
+        let n_asked: usize = stories.iter().map(|story| story.context.matches('?').count()).sum();
+        println!("{n_asked} questions in between");
+        assert!(n_asked > 3 * 2000);
+    }
+
+    #[test]
     fn stories_have_two_to_ten_moves_each_as_often() {
         let mut counts = BTreeMap::<usize, usize>::new();
-        for story in stories(2, 20_000) {
+        for story in stories(2, 20_000, 0.0) {
             *counts.entry(story.context.matches(" went ").count()).or_default() += 1;
         }
         println!("{counts:?}");

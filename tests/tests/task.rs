@@ -1,6 +1,6 @@
 //! Tasks from a file of rows to answers: trained as text and with a head, tested, applied, and what cannot be.
 
-use kindling_tests::Lab;
+use kindling_tests::{Lab, check_usage};
 use serde_json::Value;
 
 /// Sentences of which one word decides, in a TSV file without a line of names.
@@ -78,6 +78,7 @@ fn a_task_is_learned_as_text_and_with_a_head() {
         assert!(one["answer"] == "good" && one["probabilities"]["good"].as_f64().is_some_and(|p| p > 0.5), "{one}");
         let of_file = lab.run(&format!("apply {name} --file test.tsv --columns text,label")).ok();
         assert_eq!(of_file.out.lines().count(), 60);
+        lab.run(&format!("apply {name} -- '-{good}'")).ok();
         let of_input = lab.shell(&format!("printf '{good}\\n\\n{good}\\n' | $KINDLING apply {name}")).ok();
         assert_eq!(of_input.out, said.out.repeat(2));
     }
@@ -166,10 +167,10 @@ fn what_cannot_be() {
         format!("{TRAIN} --name x")
     };
     lab.run(&with("{{ text }}", "{{ txet }}")).fails(&["no field `txet`, found `label, text`"]);
-    lab.run(&with("{{ text }}", "{{ text")).fails(&["is no template"]);
+    lab.run(&with("{{ text }}", "{{ text")).fails(&["mood.toml: `prompt` is no template"]);
     lab.run(&with("[\"bad\", \"good\"]", "[\"bad\", \"better\"]"))
         .fails(&["the label is `\"good\"`, expected one of `\"bad\"`, `\"better\"`"]);
-    lab.run(&with("[\"bad\", \"good\"]", "[]")).fails(&["`task.labels` is empty"]);
+    lab.run(&with("[\"bad\", \"good\"]", "[]")).fails(&["mood.toml: `task.labels` is empty"]);
     lab.run(&with("\"classification\"", "\"translation\"")).fails(&["unknown variant `translation`"]);
     lab.run(&with("kind =", "knid =")).fails(&["unknown key `knid`"]);
     lab.run(&with("test.tsv", "none.tsv")).fails(&["none.tsv"]);
@@ -197,4 +198,152 @@ fn what_cannot_be() {
     let long = "very ".repeat(100) + "fine";
     let said = lab.run(&format!("apply x '{long}'")).ok();
     assert!(said.err.contains("1 prompts that did not fit the context lost their beginning"), "{said}");
+}
+
+/// Rows whose answer is the thing that stands behind a colour in the text.
+fn questions(n: usize, salt: usize) -> String {
+    let (colours, things) = (["red", "blue", "green"], ["box", "cup", "hat", "key"]);
+    let row = |i: usize| {
+        let (i, asked) = (i * 5 + salt, i % 3);
+        let thing = |colour: usize| things[(i + colour * colour + i / 7) % 4];
+        let text = (0..3).map(|colour| format!("{} {}", colours[colour], thing(colour))).collect::<Vec<_>>().join(", ");
+        let choices = ["box", "cup", "hat", "key"];
+        serde_json::json!({ "id": i, "text": text, "asked": colours[asked], "answer": thing(asked), "choices": choices, "right": [thing(asked), "so"] })
+    };
+    (0..n).map(|i| row(i).to_string() + "\n").collect()
+}
+
+const QUESTIONS: &str = r#"name = "things"
+kind = "question-answering"
+prompt = "{{ id }}: {{ text }}? {{ asked }}"
+target = " {{ answer }}"
+groups = "asked"
+
+[data]
+train = ["train.jsonl"]
+test = ["test.jsonl"]
+
+[decode]
+max_new_tokens = 6
+"#;
+
+fn of_questions() -> (Lab, String) {
+    let lab = Lab::new();
+    lab.write("train.jsonl", questions(120, 0));
+    lab.write("test.jsonl", questions(30, 1));
+    lab.write("mood.toml", QUESTIONS);
+    (lab, TRAIN.replace("train.steps=150", "train.steps=30"))
+}
+
+#[test]
+fn questions_and_choices_are_answered() {
+    let (lab, train) = of_questions();
+    let trained = lab.run(&format!("{train} --name qa --json")).json();
+    let task = &trained["task"];
+    assert_eq!(task["systems"][1]["system"], "last answer mentioned");
+    let groups: Vec<(&str, u64)> = task["groups"]
+        .as_array()
+        .map(|groups| groups.iter().map(|one| (one["group"].as_str().unwrap_or(""), one["n_rows"].as_u64().unwrap_or(0))).collect())
+        .unwrap_or_default();
+    assert_eq!(groups, [("blue", 10), ("green", 10), ("red", 10)]);
+    let said = lab.run("eval qa").ok();
+    assert!(said.out.contains("exact match  rows") && said.out.lines().any(|line| line.starts_with("green")), "{said}");
+    // The same rows as multiple choice: what `eval` chooses, `apply` chooses too, with a space before the target or without.
+    for (name, target) in [("spaced", "\" {{ answer }}\""), ("bare", "\"{{ answer }}\"")] {
+        let text = QUESTIONS.replace("question-answering", "multiple-choice").replace("\" {{ answer }}\"", target);
+        lab.write("mood.toml", text.replace("groups = \"asked\"", "choices = \"choices\""));
+        lab.run(&format!("{train} --name {name}")).ok();
+        let tested = lab.run(&format!("eval {name} --json")).json();
+        assert_eq!((tested["n_rows"].as_u64(), tested["systems"][1]["system"].as_str()), (Some(30), Some("longest choice")));
+        let chosen = lab.read(&format!("runs/{name}/tasks/things/predictions.jsonl"));
+        let chosen = chosen.lines().map(|row| serde_json::from_str::<Value>(row).expect("JSON"));
+        let chosen: Vec<String> = chosen.map(|row| row["prediction"].as_str().unwrap_or("").trim().to_owned()).collect();
+        let applied = lab.run(&format!("apply {name} --file test.jsonl")).ok();
+        assert_eq!(applied.out.lines().map(|line| line.split('\t').next().unwrap_or("").to_owned()).collect::<Vec<_>>(), chosen);
+    }
+    // All that is right counts; and what comes next is written and scored.
+    lab.write("mood.toml", QUESTIONS.replace("groups =", "references = \"right\"\ngroups ="));
+    lab.run("eval qa --task mood.toml").ok();
+    assert!(lab.read("runs/qa/tasks/things/predictions.jsonl").contains("\"references\":["));
+    lab.write("mood.toml", QUESTIONS.replace("question-answering", "generation"));
+    let written = lab.run("eval qa --task mood.toml --json").json();
+    assert!(written["systems"][0]["scores"].as_array().is_some_and(|scores| scores.iter().any(|score| score["name"] == "ROUGE-L")));
+    // It has been trained on what is tested now.
+    lab.write("mood.toml", QUESTIONS.replace("test.jsonl", "train.jsonl").replace("train = [\"train.jsonl\"]\n", ""));
+    let said = lab.run("eval qa --task mood.toml").ok();
+    assert!(said.err.contains("was trained on the prompts of 120 of these 120 rows"), "{said}");
+}
+
+#[test]
+fn a_task_that_cannot_be_tested_is_not_trained_for() {
+    let (lab, train) = of_questions();
+    let with = |from: &str, to: &str| {
+        assert!(QUESTIONS.contains(from), "{from}");
+        lab.write("mood.toml", QUESTIONS.replace(from, to));
+        format!("{train} --name x")
+    };
+    lab.run(&with("groups = \"asked\"", "groups = \"aksed\"")).fails(&["no field `aksed`"]);
+    lab.run(&with("groups =", "references = \"rihgt\"\ngroups =")).fails(&["no field `rihgt`"]);
+    lab.run(&with("groups = \"asked\"", "references = \"choices\"\nlearn_prompt = 3")).fails(&["mood.toml"]);
+    let choices = |field: &str| {
+        let text = QUESTIONS.replace("question-answering", "multiple-choice");
+        lab.write("mood.toml", text.replace("groups = \"asked\"", &format!("choices = \"{field}\"")));
+        format!("{train} --name x")
+    };
+    lab.run(&choices("chioces")).fails(&["field `chioces` is no list of at least two texts"]);
+    lab.run(&choices("right").replace("--name x", "--name right")).ok();
+    lab.run(&with("test = [\"test.jsonl\"]", "test = [\"train.jsonl\"]")).fails(&["nothing is left to train on", "train.jsonl"]);
+    // Files of rows whose names have a list are as many files.
+    lab.write("part-1.jsonl", questions(60, 0));
+    lab.write("part-2.jsonl", questions(60, 400));
+    let trained = lab.run(&format!("{} --json", with("train.jsonl", "part-{1,2}.jsonl").replace("--name x", "--name parts"))).json();
+    assert_eq!(trained["task"]["n_rows"], 30);
+    // Characters that training has not seen.
+    lab.write("test.jsonl", questions(30, 1) + &questions(1, 2).replace("red", "röd"));
+    let char_level = format!("{} --set tokenizer.kind=char --set model.context_len=64", with("groups = \"asked\"\n", ""));
+    let said = lab.run(&char_level).fails(&["test.jsonl, line 31"]);
+    assert!(said.err.contains('ö') && said.err.contains("--skip-bad"), "{said}");
+    let trained = lab.run(&format!("{char_level} --skip-bad --json").replace("--name x", "--name y")).json();
+    assert_eq!((trained["task"]["n_rows"].as_u64(), trained["task"]["n_bad"].as_u64()), (Some(30), Some(1)));
+    // A test that is gone does not take the training with it.
+    lab.write("test.jsonl", questions(30, 1));
+    lab.run(&with("groups = \"asked\"\n", "").replace("--name x", "--name z")).ok();
+    std::fs::remove_file(lab.path("test.jsonl")).expect("a file");
+    let said = lab.run("train --resume z --set train.steps=40").ok();
+    assert!(said.err.contains("its test failed") && said.out.contains("validation loss"), "{said}");
+}
+
+#[test]
+fn a_row_with_messages_is_a_row_of_a_task() {
+    let lab = Lab::new();
+    let row = |i: usize| {
+        let (said, mood) = if i.is_multiple_of(2) { ("kind", "good") } else { ("rude", "bad") };
+        format!(
+            "{{\"messages\":[{{\"role\":\"user\",\"content\":\"visit {i}: {said}\"}},{{\"role\":\"assistant\",\"content\":\"yo\"}}],\"mood\":\"{mood}\"}}\n"
+        )
+    };
+    lab.write("rows.jsonl", (0..120).map(row).collect::<String>());
+    let task = TASK.replace("{{ text }}", "{{ messages[0].content }}").replace("{{ label }}", "{{ mood }}");
+    lab.write("mood.toml", task.replace("test = [\"test.tsv\"]\ncolumns = [\"text\", \"label\"]\n", "").replace("train.tsv", "rows.jsonl"));
+    let trained = lab.run(&format!("{TRAIN} --head --name m --json")).json();
+    assert!(score(&trained["task"], 0, "accuracy") > 0.9, "{trained}");
+    // What was held out is what was held out when it was trained.
+    let n = trained["task"]["n_rows"].as_u64().expect("a number");
+    let trained = lab.run(&format!("{TRAIN} --head --name few --json --set data.test_fraction=0.03")).json();
+    let fewer = trained["task"]["n_rows"].as_u64().expect("a number");
+    assert!(fewer < n, "{fewer} of {n}");
+    assert_eq!(lab.run("eval few --json").json()["n_rows"], fewer);
+    let said = lab.run("eval few --task mood.toml").ok();
+    assert!(said.err.contains(&format!("was trained on the prompts of {} of these {n} rows", n - fewer)), "{said}");
+    // Side by side they have to be asked the same.
+    lab.run("eval m few").fails(&["`m` and `few` were not asked the same rows"]);
+    lab.run("eval m few --adapter m").fails(&["several runs with `--adapter`"]);
+    let both = lab.run("eval m few --task mood.toml --json").json();
+    let systems: Vec<&str> =
+        both["systems"].as_array().map(|all| all.iter().filter_map(|one| one["system"].as_str()).collect()).unwrap_or_default();
+    assert_eq!(systems, ["m", "few", "average of 2", "majority label", "naive Bayes on words"]);
+    let said = lab.run("eval m few --task mood.toml").ok();
+    assert!(said.out.contains("m less few: ") && said.out.contains("average of 2 less naive Bayes on words: "), "{said}");
+    // An option that there is not is no text.
+    check_usage(&lab.run("apply m --skip_bad"), "--skip_bad");
 }

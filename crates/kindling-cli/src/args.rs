@@ -297,10 +297,11 @@ pub(crate) struct GenerateArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct EvalArgs {
-    /// A run: its name, its path, or `latest`
-    #[arg(default_value = "latest")]
-    pub(crate) run: String,
-    /// Score with this adapter beside the run's weights too: a run that began with them, or its file; can be given several times
+    /// Runs, by name or path, or `latest`; several are put beside each other, with their mean and their average
+    #[arg(default_value = "latest", value_name = "RUN")]
+    pub(crate) runs: Vec<String>,
+    /// Score with this adapter beside the run's weights too: a run that began with them, or its file; can be given several times. What comes
+    /// of a task is then printed, and not kept
     #[arg(long, value_name = "RUN_OR_FILE")]
     pub(crate) adapter: Vec<String>,
     /// The text, as one document
@@ -324,13 +325,13 @@ pub(crate) struct EvalArgs {
 pub(crate) struct ApplyArgs {
     /// A run: its name, its path, or `latest`
     pub(crate) run: String,
-    /// What is asked: the text of the task's only field, or a row as JSON; without it, lines of standard input
-    #[arg(allow_hyphen_values = true)]
+    /// What is asked: the text of the task's only field, or a row as JSON; without it, lines of standard input. Behind `--` it may begin
+    /// with a hyphen
     pub(crate) text: Option<String>,
     /// Ask for each row of this file: JSON lines, CSV, TSV, Parquet, or text with one row a line
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     pub(crate) file: Option<PathBuf>,
-    /// Names of the fields of a CSV or TSV file without a line of names, with commas between them
+    /// Names of the fields of a CSV or TSV file without a line of names, with commas between them; by default the task's `columns`
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "file")]
     pub(crate) columns: Vec<String>,
     /// Do the task in this file, and not the run's own
@@ -351,8 +352,7 @@ pub(crate) struct ApplyArgs {
 pub(crate) struct EmbedArgs {
     /// A run: its name, its path, or `latest`
     pub(crate) run: String,
-    /// A text; without it, and without `--file`, lines of standard input
-    #[arg(allow_hyphen_values = true)]
+    /// A text; without it, and without `--file`, lines of standard input. Behind `--` it may begin with a hyphen
     pub(crate) text: Option<String>,
     /// A text on each line of this file
     #[arg(long, value_name = "FILE", conflicts_with = "text")]

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use anyhow::Context;
+use kindling_metrics::{Nll, TOP_K};
 use serde::Serialize;
 
 /// Writes text and flushes it.
@@ -52,12 +53,13 @@ pub(crate) fn mebibytes(bytes: u64) -> String {
 }
 
 /// The figures of a score, for a table.
-pub(crate) fn score_rows(nll: &kindling_metrics::Nll) -> Vec<(&'static str, String)> {
+pub(crate) fn score_rows(nll: &Nll) -> Vec<(&'static str, String)> {
     vec![
         ("loss", format!("{:.4} nats a token", nll.loss())),
         ("perplexity", perplexity(Some(nll.perplexity()))),
         ("bits per byte", bits_per_byte(nll.bits_per_byte())),
-        ("next-token accuracy", format!("{:.2} %", 100.0 * nll.accuracy())),
+        ("bits per character", bits_per_byte(nll.bits_per_character())),
+        ("next-token accuracy", format!("{:.2} %, among the first {TOP_K} {:.2} %", 100.0 * nll.accuracy(), 100.0 * nll.top_k_accuracy())),
     ]
 }
 
@@ -66,7 +68,7 @@ pub(crate) fn perplexity(value: Option<f64>) -> String {
     value.map_or("too large for a number".into(), |perplexity| format!("{perplexity:.2}"))
 }
 
-/// Bits a byte, where tokens determine the text.
+/// Bits a byte or a character, where tokens determine the text.
 pub(crate) fn bits_per_byte(value: Option<f64>) -> String {
     value.map_or("unknown: this vocabulary does not determine the text".into(), |bpb| format!("{bpb:.4}"))
 }

@@ -345,6 +345,8 @@ pub(crate) fn left_out(stats: &CorpusStats, cleaning: &[StepReport]) -> Vec<Stri
         (stats.empty_skipped, "empty files or rows left out"),
         (stats.bad_rows_skipped, "rows left out that cannot be read"),
         (stats.damaged_skipped, "damaged files left out behind the damage"),
+        (stats.test_documents, "examples held out for the test"),
+        (stats.test_overlaps_skipped, "examples left out because the test has their prompt"),
         (stats.lossy_files, "files had invalid UTF-8 replaced by U+FFFD"),
     ] {
         if n > 0 {

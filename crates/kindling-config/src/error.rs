@@ -31,6 +31,14 @@ pub enum ConfigError {
         /// The override as given.
         found: String,
     },
+    /// A task that is well formed and impossible.
+    #[error("{source_name}: {error}")]
+    Task {
+        /// File name.
+        source_name: String,
+        /// What is wrong, by the keys of the file.
+        error: Box<ConfigError>,
+    },
     /// A value that is well formed and impossible.
     #[error("`{key}` is {found}, expected {expected}")]
     Invalid {
@@ -55,6 +63,10 @@ impl ConfigError {
                 .min()
                 .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(key.len()) / 3)
                 .map_or("`docs/formats.md` lists every key".into(), |(_, candidate)| format!("did you mean `{candidate}`?")),
+            Self::Task { error, .. } => match &**error {
+                Self::Invalid { hint: None, .. } => "change it in the task's file; `docs/formats.md` says what each key means".into(),
+                error => return error.hint(),
+            },
             Self::Override { .. } => "for example `--set train.steps=500`".into(),
             Self::Invalid { key, hint, .. } => {
                 hint.clone().unwrap_or_else(|| format!("change it in the config, or pass `--set {key}=VALUE`"))

@@ -20,12 +20,18 @@ pub struct ExamplesConfig {
     pub message_ends: String,
     /// What a completion must be one of; without any it may be everything.
     ///
-    /// This and the next are left out of a file where they are the default: programs from before them read it.
+    /// This and those below are left out of a file where they are the default: programs from before them read it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
     /// What is learned of a completion is its place among `labels` and not its text, for a model with a classification head.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub head: bool,
+    /// A row with a field `messages` is a chat; without it such a row is one like others.
+    #[serde(skip_serializing_if = "is_true")]
+    pub chats: bool,
+    /// In training the prompt is learned too, as text that goes before. Validation asks for completions alone all the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub learn_prompt: bool,
 }
 
 impl Default for ExamplesConfig {
@@ -37,6 +43,12 @@ impl Default for ExamplesConfig {
             message_ends: "\n\n".into(),
             labels: Vec::new(),
             head: false,
+            chats: true,
+            learn_prompt: false,
         }
     }
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
 }

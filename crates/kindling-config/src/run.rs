@@ -413,9 +413,15 @@ impl DataConfig {
                 return invalid("data.clean", "more than `dedup = \"exact\"`", "examples that are clean, and of its keys `dedup` alone");
             }
         }
+        if self.examples.as_ref().is_some_and(|examples| examples.head && examples.learn_prompt) {
+            return Err(invalid("data.examples.learn_prompt", "true, with `data.examples.head`".into(), "false: a head predicts no text"));
+        }
         if self.examples.is_none() && (!self.test_paths.is_empty() || self.test_fraction > 0.0) {
             let key = if self.test_paths.is_empty() { "data.test_fraction" } else { "data.test_paths" };
             return Err(invalid(key, "given".into(), "none but with `data.examples`"));
+        }
+        if !self.test_paths.is_empty() && self.test_fraction > 0.0 {
+            return Err(invalid("data.test_fraction", self.test_fraction.to_string(), "0 with `data.test_paths`"));
         }
         let is_share = self.test_fraction > 0.0 && self.test_fraction + self.validation_fraction < 1.0;
         if self.test_fraction != 0.0 && !is_share {

@@ -20,6 +20,9 @@ pub struct TaskConfig {
     pub prompt: String,
     /// What it is to say: the label, the translation, the answer.
     pub target: String,
+    /// Training learns the prompt too, and not the target alone; a classification head does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub learn_prompt: bool,
     /// Of a classification: every target that there is, in the order of reports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
@@ -27,9 +30,12 @@ pub struct TaskConfig {
     /// before each of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub choices: Option<String>,
-    /// The field that has a list of all targets that are right, where there may be several.
+    /// The field that has all targets that are right, where there may be several: a list of texts or numbers, or one of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub references: Option<String>,
+    /// A field whose values part the rows of a test into groups that are scored by themselves too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<String>,
     /// Where the rows are.
     pub data: TaskData,
     /// How targets are written that are not labels or choices.
@@ -107,7 +113,7 @@ impl TaskConfig {
     /// Broken TOML, an unknown key, a value of the wrong type, or an impossible one.
     pub fn from_toml(text: &str, source_name: &str, dir: &Path) -> Result<Self, ConfigError> {
         let mut task: Self = toml_text::parse(text, source_name, &[])?;
-        task.validate()?;
+        task.validate().map_err(|error| ConfigError::Task { source_name: source_name.to_owned(), error: Box::new(error) })?;
         let data = &mut task.data;
         for path in [&mut data.train, &mut data.validation, &mut data.test].into_iter().flatten() {
             *path = dir.join(&*path);
@@ -129,13 +135,15 @@ impl TaskConfig {
                 hint: Some("leave out `--head`: the target is then written as text".into()),
             });
         }
-        let value = |value: Result<toml::Value, _>| value.expect("plain data serialises");
+        let value = |value: Result<toml::Value, toml::ser::Error>| {
+            value.map_err(|error| invalid("task.data", format!("no TOML: {error}"), "paths in UTF-8, of the task's own folder too"))
+        };
         let name = if head { format!("{}-head", self.name) } else { self.name.clone() };
         Ok(vec![
             format!("name={}", toml::Value::from(name)),
             format!("model.n_classes={}", if head { self.labels.len() } else { 0 }),
-            format!("data={}", value(toml::Value::try_from(self.data_config(head, lossy, skip_bad)))),
-            format!("task={}", value(toml::Value::try_from(self))),
+            format!("data={}", value(toml::Value::try_from(self.data_config(head, lossy, skip_bad)))?),
+            format!("task={}", value(toml::Value::try_from(self))?),
             "sample.prompt=\"\"".to_owned(),
         ])
     }
@@ -155,6 +163,8 @@ impl TaskConfig {
                 completion: self.target.clone(),
                 labels: self.labels.clone(),
                 head,
+                chats: false,
+                learn_prompt: self.learn_prompt && !head,
                 ..ExamplesConfig::default()
             }),
             ..DataConfig::of_paths(train.clone(), lossy, skip_bad)
@@ -180,8 +190,12 @@ impl TaskConfig {
         if self.kind == TaskKind::Classification && self.labels.len() < 2 {
             return Err(invalid("task.labels", "one label".into(), "at least two"));
         }
-        if let Some(twice) = self.labels.iter().enumerate().find_map(|(i, label)| self.labels[..i].contains(label).then_some(label)) {
-            return Err(invalid("task.labels", format!("`{twice}` twice"), "each label once"));
+        let same = |i: usize| self.labels[..i].iter().any(|label| label.trim() == self.labels[i].trim());
+        if let Some(twice) = (0..self.labels.len()).find(|i| same(*i)) {
+            return Err(invalid("task.labels", format!("`{}` twice", self.labels[twice]), "each label once, whatever spaces are about it"));
+        }
+        if self.labels.iter().any(|label| label.trim().is_empty()) {
+            return Err(invalid("task.labels", "a label without text".into(), "labels that say something"));
         }
         for (key, share) in
             [("task.data.validation_fraction", self.data.validation_fraction), ("task.data.test_fraction", self.data.test_fraction)]

@@ -8,8 +8,7 @@ use icu_normalizer::ComposingNormalizerBorrowed;
 use memchr::memchr;
 
 use self::redact::Redactor;
-use self::stop_words::StopWords;
-pub(crate) use self::stop_words::UnknownLanguage;
+pub(crate) use self::stop_words::{StopWords, UnknownLanguage};
 use kindling_config::CleanConfig;
 
 use crate::CleaningStep;

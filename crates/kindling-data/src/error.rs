@@ -76,7 +76,7 @@ pub enum DataError {
     /// A template of `data.examples` that is none.
     #[error("`data.examples.{key}` is no template: {message}")]
     Template {
-        /// Which one.
+        /// Which one: its key in `data.examples`.
         key: &'static str,
         /// What its engine says.
         message: String,
@@ -110,6 +110,9 @@ pub enum DataError {
         /// The share.
         test_fraction: f64,
     },
+    /// Files of a test that are all that there is to train on.
+    #[error("nothing is left to train on: all of {0} is tested with too")]
+    AllTested(String),
     /// Files without a row to test with.
     #[error("`{0}` holds no row of the test split")]
     NoTestRows(String),
@@ -229,6 +232,7 @@ impl DataError {
             Self::NoRows(_) => "pass JSON lines (`.jsonl`), CSV, TSV or Parquet, or leave other files out with `data.exclude`".into(),
             Self::Unaligned { .. } => "take both files from one place; a line that one of them lacks moves all behind it".into(),
             Self::TestOverlap { .. } => "take such rows out of the training file, or pass `--skip-bad` to leave them out of training".into(),
+            Self::AllTested(_) => "name other files to train on, or leave `test` out and hold a share of the rows out".into(),
             Self::NoTestRows(_) => "give a file with rows, or a larger share".into(),
             Self::NoTests { .. } => "give more rows, hold a file of rows out with `test`, or raise `test_fraction`".into(),
             Self::NoEndOfText => "take a base whose tokenizer has `<|endoftext|>`, such as one of kind `bpe`".into(),

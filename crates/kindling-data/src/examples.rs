@@ -4,18 +4,19 @@
 //! hash, which decides on its side and finds repeats, is thus that of what comes of the templates.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kindling_config::ExamplesConfig;
 use kindling_tokenizer::{Tokenizer, TokenizerError};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
-use minijinja::value::ValueKind;
+use minijinja::value::{Rest, Serde, ValueKind};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, escape_formatter};
 use serde_json::{Map, Value};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::DataError;
+use crate::clean::StopWords;
 
 /// The field that makes a row a chat.
 const MESSAGES: &str = "messages";
@@ -26,6 +27,9 @@ const ASSISTANT: &str = "assistant";
 /// Instructions of the template engine that a template may take for a row.
 const FUEL: u64 = 100_000;
 
+/// The filter that templates have beside the engine's own.
+const WITHOUT_STOP_WORDS: &str = "without_stop_words";
+
 /// A stretch of an example's text, and whether it is learned.
 type Segment<'t> = (Cow<'t, str>, bool);
 
@@ -34,6 +38,7 @@ type Segment<'t> = (Cow<'t, str>, bool);
 pub struct Templates<'c> {
     environment: Environment<'c>,
     labels: &'c [String],
+    chats: bool,
 }
 
 impl<'c> Templates<'c> {
@@ -53,18 +58,19 @@ impl<'c> Templates<'c> {
         let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build().expect("the syntax is the usual one");
         environment.set_syntax(syntax);
         environment.set_fuel(Some(FUEL));
-        let ExamplesConfig { prompt, completion, message_begins, message_ends, labels, .. } = config;
+        environment.add_filter(WITHOUT_STOP_WORDS, without_stop_words());
+        let ExamplesConfig { prompt, completion, message_begins, message_ends, labels, chats, .. } = config;
         for (key, source) in
             [("prompt", prompt), ("completion", completion), ("message_begins", message_begins), ("message_ends", message_ends)]
         {
             environment.add_template(key, source).map_err(|error| DataError::Template { key, message: told(&error) })?;
         }
-        Ok(Self { environment, labels })
+        Ok(Self { environment, labels, chats: *chats })
     }
 
     /// The text of the document that a row is, or what is wrong with the row.
     pub(crate) fn document(&self, row: &Map<String, Value>) -> Result<String, String> {
-        let segments = match row.get(MESSAGES).filter(|messages| !messages.is_null()) {
+        let segments = match row.get(MESSAGES).filter(|messages| self.chats && !messages.is_null()) {
             Some(messages) => self.chat(messages)?,
             None => {
                 let (prompt, completion) = self.pair(row)?;
@@ -105,8 +111,8 @@ impl<'c> Templates<'c> {
     }
 
     /// The fields of a row that are looked at.
-    pub(crate) fn fields(&self) -> Fields {
-        let mut names = BTreeSet::from([MESSAGES.to_owned()]);
+    pub fn fields(&self) -> Fields {
+        let mut names: BTreeSet<String> = self.chats.then(|| MESSAGES.to_owned()).into_iter().collect();
         for (_, template) in self.environment.templates() {
             names.extend(template.undeclared_variables(false));
         }
@@ -150,14 +156,37 @@ impl<'c> Templates<'c> {
                     format!("no field `{missing}`, found `{}`", names())
                 }
                 Some(null) if row.contains_key(&null) => format!("field `{null}` is `null`, expected a text"),
-                _ => format!("`data.examples.{key}` cannot be filled: {}", told(&error)),
+                _ => format!("the template {} cannot be filled: {}", shortened(template.source()), told(&error)),
             }
         })
     }
 }
 
+/// `text | without_stop_words("en", "de")`, as cleaning removes them. The lists of some languages are put together once.
+fn without_stop_words() -> impl Fn(&str, Rest<String>) -> Result<String, minijinja::Error> + Send + Sync + 'static {
+    let lists = Mutex::new(HashMap::<Vec<String>, Arc<StopWords>>::new());
+    move |text, Rest(languages)| {
+        let invalid = |message: String| minijinja::Error::new(ErrorKind::InvalidOperation, message);
+        if languages.is_empty() {
+            return Err(invalid(format!("`{WITHOUT_STOP_WORDS}` without a language, expected such as `{WITHOUT_STOP_WORDS}(\"en\")`")));
+        }
+        let mut lists = lists.lock().unwrap_or_else(PoisonError::into_inner);
+        let words = match lists.get(&languages) {
+            Some(words) => words.clone(),
+            None => {
+                let words = StopWords::new(&languages)
+                    .map_err(|unknown| invalid(format!("no stop words of `{}`, known are {}", unknown.found, unknown.known)))?;
+                lists.entry(languages).or_insert(Arc::new(words)).clone()
+            }
+        };
+        drop(lists);
+        Ok(words.remove(text).into_owned())
+    }
+}
+
 /// Names of the fields of a row that templates use.
-pub(crate) struct Fields(BTreeSet<String>);
+#[derive(Clone, Debug)]
+pub struct Fields(BTreeSet<String>);
 
 impl Fields {
     /// Of a whole row.
@@ -165,9 +194,14 @@ impl Fields {
         Self(BTreeSet::from([ROW.to_owned()]))
     }
 
+    /// Whether they are those of a whole row.
+    pub(crate) fn is_all(&self) -> bool {
+        self.0.contains(ROW)
+    }
+
     /// Whether a field is used. The whole row has all.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.0.contains(name) || self.0.contains(ROW)
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains(name) || self.is_all()
     }
 }
 
@@ -192,15 +226,20 @@ fn segments(document: &str) -> Vec<Segment<'_>> {
 }
 
 /// The tokens of an example: the end-of-text token, its texts, each encoded by itself as it is when text is generated, and the
-/// end-of-text token again behind each that is learned, which is then learned too. For a classification head what is learned is the
-/// label's number alone, and stands where its first token would.
+/// end-of-text token again behind each that is learned, which is then learned too. With `learn_prompt` all are learned but the first,
+/// which nothing foretells. For a classification head what is learned is the label's number alone, and stands where its first token would.
 ///
 /// # Errors
 /// Text that the vocabulary cannot express.
 ///
 /// # Panics
 /// If the vocabulary has no end-of-text token.
-pub(crate) fn encode_example(tokenizer: &Tokenizer, document: &str, config: &ExamplesConfig) -> Result<Vec<MarkedToken>, TokenizerError> {
+pub(crate) fn encode_example(
+    tokenizer: &Tokenizer,
+    document: &str,
+    config: &ExamplesConfig,
+    learn_prompt: bool,
+) -> Result<Vec<MarkedToken>, TokenizerError> {
     let end_of_text = tokenizer.end_of_text().expect("looked for before anything is encoded");
     let mut tokens = vec![MarkedToken::new(end_of_text, true, false)];
     for (text, is_learned) in segments(document) {
@@ -209,7 +248,7 @@ pub(crate) fn encode_example(tokenizer: &Tokenizer, document: &str, config: &Exa
             continue;
         }
         let end = is_learned.then_some(end_of_text);
-        tokens.extend(tokenizer.encode(&text)?.into_iter().chain(end).map(|id| MarkedToken::new(id, false, is_learned)));
+        tokens.extend(tokenizer.encode(&text)?.into_iter().chain(end).map(|id| MarkedToken::new(id, false, is_learned || learn_prompt)));
     }
     Ok(tokens)
 }
@@ -260,9 +299,12 @@ fn told(error: &minijinja::Error) -> String {
 
 /// A value as a message shows it.
 fn shown(value: &Value) -> String {
-    let text = value.to_string();
+    if value.is_null() { "missing".into() } else { shortened(&value.to_string()) }
+}
+
+/// A text in a message.
+fn shortened(text: &str) -> String {
     match text.char_indices().nth(60) {
-        _ if value.is_null() => "missing".into(),
         Some((cut, _)) => format!("`{}…`", &text[..cut]),
         None => format!("`{text}`"),
     }
@@ -315,13 +357,29 @@ mod tests {
         let row = |answer: &str| format!("{{\"The Question\":\"?\",\"qa\":{{\"a\":{answer}}}}}");
         assert_eq!(document(&named, &row("\"b\"")).unwrap(), pairs(&[("?", false), ("b", true)]));
         let error = document(&named, &row("null")).unwrap_err();
-        assert!(error.starts_with("`data.examples.completion` cannot be filled: a value is none"), "{error}");
+        assert!(error.starts_with("the template `{{ qa.a }}` cannot be filled: a value is none"), "{error}");
         let broken = ExamplesConfig { completion: "{{ a".into(), ..ExamplesConfig::default() };
         let error = Templates::new(&broken).err().unwrap().to_string();
         assert!(error.starts_with("`data.examples.completion` is no template: "), "{error}");
         let endless = ExamplesConfig { prompt: "{% for i in range(99999) %}{{ i }}{% endfor %}".into(), ..ExamplesConfig::default() };
         let error = document(&endless, r#"{"completion":"a"}"#).unwrap_err();
-        assert!(error.starts_with("`data.examples.prompt` cannot be filled: "), "{error}");
+        assert!(error.starts_with("the template `{% for i in "), "{error}");
+    }
+
+    #[test]
+    fn stop_words_go_where_a_template_says_so() {
+        let of = |filter: &str, text: &str| {
+            let prompt = format!("the text: {{{{ text | {filter} }}}}");
+            let config = ExamplesConfig { prompt, completion: "{{ text }}".into(), ..ExamplesConfig::default() };
+            document(&config, &format!("{{\"text\":\"{text}\"}}"))
+        };
+        let text = "the cat und THE dog";
+        assert_eq!(of("without_stop_words('en')", text).unwrap(), pairs(&[("the text: cat und dog", false), (text, true)]));
+        assert_eq!(of("upper | without_stop_words('en', 'de')", text).unwrap(), pairs(&[("the text: CAT DOG", false), (text, true)]));
+        let error = of("without_stop_words('en', 'xx')", text).unwrap_err();
+        assert!(error.contains("cannot be filled: no stop words of `xx`, known are "), "{error}");
+        let error = of("without_stop_words", text).unwrap_err();
+        assert!(error.contains("without a language"), "{error}");
     }
 
     #[test]
@@ -343,13 +401,18 @@ mod tests {
         assert_eq!(of(r#"[{"role":"assistant","content":5}]"#).unwrap_err(), "`content` of message 1 is `5`, expected a text");
         assert_eq!(of(&format!("[{user},{{\"content\":\"a\"}}]")).unwrap_err(), "`role` of message 2 is missing, expected a text");
         assert!(of("\"Hi\"").unwrap_err().starts_with("field `messages` is `\"Hi\"`, expected a list"));
+        // Of a task it is a field like others.
+        let task = ExamplesConfig { prompt: "{{ messages[0].content }}".into(), completion: "{{ label }}".into(), chats: false, ..config };
+        let row = format!("{{\"messages\":[{user},{assistant}],\"label\":\"good\"}}");
+        assert_eq!(document(&task, &row).unwrap(), pairs(&[("Hi", false), ("good", true)]));
     }
 
     #[test]
     fn what_is_learned_ends_with_the_end_of_the_text() {
         let tokenizer = Tokenizer::open("gpt2").unwrap();
         let document = r#"[["Say it: ",false],["it",true],[" Again: ",false],["it!",true]]"#;
-        let tokens = encode_example(&tokenizer, document, &ExamplesConfig::default()).unwrap();
+        let of = |learn_prompt| encode_example(&tokenizer, document, &ExamplesConfig::default(), learn_prompt).unwrap();
+        let (tokens, with_prompt) = (of(false), of(true));
         let end = tokenizer.end_of_text().unwrap();
         let of = |text: &str| tokenizer.encode(text).unwrap();
         let expected = [vec![end], of("Say it: "), of("it"), vec![end], of(" Again: "), of("it!"), vec![end]];
@@ -357,5 +420,7 @@ mod tests {
         let learned = [0, 0, 1, 1, 0, 1, 1].into_iter().zip(&expected).flat_map(|(mark, ids)| vec![mark == 1; ids.len()]);
         assert!(tokens.iter().map(|token| token.is_learned()).eq(learned));
         assert!(tokens.iter().enumerate().all(|(place, token)| token.begins() == (place == 0)));
+        assert!(with_prompt.iter().enumerate().all(|(place, token)| token.is_learned() == (place > 0)));
+        assert!(with_prompt.iter().map(|token| (token.id(), token.begins())).eq(tokens.iter().map(|token| (token.id(), token.begins()))));
     }
 }

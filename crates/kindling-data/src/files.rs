@@ -6,6 +6,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use ignore::WalkBuilder;
 use kindling_config::DataConfig;
 
+use crate::block::has_rows;
 use crate::{DataError, aligned, packages};
 
 /// A file that holds documents.
@@ -78,6 +79,10 @@ impl Files {
         }
         if !tests.is_empty() {
             let tested: std::collections::HashSet<PathBuf> = tests.iter().map(place).collect();
+            let names = || files.iter().map(|file| format!("`{}`", file.told().display())).collect::<Vec<_>>().join(", ");
+            if !files.is_empty() && files.iter().all(|file| tested.contains(&place(file))) {
+                return Err(DataError::AllTested(names()));
+            }
             files.retain(|file| !tested.contains(&place(file)));
             held_out.retain(|file| !tested.contains(&place(file)));
             tests.iter_mut().for_each(|file| (file.tests, file.source) = (true, config.sources.len()));
@@ -153,7 +158,7 @@ impl Expansion<'_> {
                     return Err(DataError::Empty(text.into_owned()));
                 }
                 found.extend(files);
-            } else if let Some(files) = aligned::files_of(path).filter(|_| self.aligned && !path.exists()) {
+            } else if let Some(files) = aligned::files_of(path).filter(|files| self.is_aligned(path, files)) {
                 let mut file = self.spool_file(".jsonl")?;
                 {
                     let mut out = std::io::BufWriter::new(&mut file);
@@ -179,6 +184,11 @@ impl Expansion<'_> {
         found.sort_by_cached_key(place);
         found.dedup_by_key(|file| place(file));
         Ok(found)
+    }
+
+    /// Whether a path with `{a,b}` means fields of rows: of files that have rows themselves it is a glob.
+    fn is_aligned(&self, path: &Path, files: &[(String, PathBuf)]) -> bool {
+        self.aligned && !path.exists() && !files.iter().any(|(_, file)| has_rows(file))
     }
 
     /// What can be read once, as a file, which is removed with the files that are found.

@@ -38,7 +38,7 @@ pub use batch::{Batch, BatchOptions, BatchSampler, Part, n_windows, windows};
 pub use block::has_rows;
 pub use count::{count_files, for_each_text};
 pub use error::DataError;
-pub use examples::{MarkedToken, Templates};
+pub use examples::{Fields, MarkedToken, Templates};
 pub use manifest::{Prepared, PreparedManifest, ShardManifest, SourceManifest, SplitManifest};
 pub use memorised::{Memorised, MemorisedSpan, memorised};
 pub use packing::{PackedRows, PackingStats};

@@ -13,13 +13,15 @@ use crate::examples::Fields;
 /// A row, or what is wrong with it; says whether more are wanted.
 type TakeFn<'a> = dyn FnMut(Result<Map<String, Value>, String>) -> bool + 'a;
 
-/// Hands over all rows, with the fields that are used; others are not read, whatever they hold.
+/// Hands over all rows, with the fields that are used; others are not read, whatever they hold. Of a whole row these are the fields that an
+/// example can say something of.
 ///
 /// # Errors
 /// In words: a file that is damaged, or a field that holds neither texts nor numbers.
 pub(crate) fn for_each(reader: &impl FileReader, used: &Fields, lossy: bool, take: &mut TakeFn<'_>) -> Result<(), String> {
     let schema = reader.metadata().file_metadata().schema();
-    let fields: Vec<&TypePtr> = schema.get_fields().iter().filter(|field| used.has(field.name())).collect();
+    let fields: Vec<&TypePtr> =
+        schema.get_fields().iter().filter(|field| used.has(field.name()) && (!used.is_all() || check(field).is_ok())).collect();
     let is_text = |field: &&TypePtr| {
         let info = field.get_basic_info();
         field.is_primitive() && field.get_physical_type() == Physical::BYTE_ARRAY && info.repetition() != Repetition::REPEATED

@@ -329,6 +329,7 @@ fn key(config: &RunConfig, vocabulary: &str, scan: &Scan, shard_tokens: u64) -> 
     // What comes of the templates is in the hash of the corpus; that it is examples is not.
     let text = match &config.data.examples {
         Some(examples) if examples.head => format!("{text} examples {:?}", examples.labels),
+        Some(examples) if examples.learn_prompt => text + " examples and prompts",
         Some(_) => text + " examples",
         None => text,
     };

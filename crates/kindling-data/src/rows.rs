@@ -6,7 +6,7 @@ use std::path::Path;
 use kindling_config::DataConfig;
 use serde_json::{Map, Value};
 
-use crate::examples::{Templates, prompt_hash};
+use crate::examples::{Fields, Templates, prompt_hash};
 use crate::files::Files;
 use crate::read::{for_each_batch, json_object};
 use crate::scan::is_held_out;
@@ -121,7 +121,7 @@ pub fn read_rows(config: &DataConfig, which: RowsOf, spool: &Path) -> Result<Tes
 pub struct RowOverlap {
     /// Words of a run.
     pub n: usize,
-    /// Test rows, prompt and target together, that have as many words.
+    /// Test rows that have as many words in their fields together.
     pub n_rows: usize,
     /// Of those, rows with a run that stands in a training row too.
     pub n_shared: usize,
@@ -129,12 +129,16 @@ pub struct RowOverlap {
     pub share: f64,
 }
 
-/// How many runs of `n` words of the rows of a test stand in training rows; words are those of an [`audit`](crate::audit()).
-pub fn overlap(training: &[TestRow], rows: &[TestRow], n: usize) -> RowOverlap {
+/// How many runs of `n` words in `fields` of the rows of a test stand in training rows too; words are those of an
+/// [`audit`](crate::audit()). What a template says beside them stands in all rows, and counts in none.
+pub fn overlap(training: &[TestRow], rows: &[TestRow], fields: &Fields, n: usize) -> RowOverlap {
     let runs_of = |row: &TestRow| {
         let (mut runs, mut found) = (Runs::new(n), Vec::new());
-        for text in [&row.prompt, &row.target] {
-            for_each_word(text, |word, _| found.extend(runs.push(word)));
+        for (_, value) in row.fields.iter().filter(|(name, _)| fields.has(name)) {
+            let texts = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+            for text in texts.iter().filter_map(Value::as_str) {
+                for_each_word(text, |word, _| found.extend(runs.push(word)));
+            }
         }
         found
     };
@@ -153,19 +157,26 @@ pub fn overlap(training: &[TestRow], rows: &[TestRow], n: usize) -> RowOverlap {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
     use super::*;
 
     #[test]
     fn runs_of_words_are_shared_whatever_their_case() {
-        let row = |prompt: &str, target: &str| TestRow {
-            place: String::new(),
-            fields: Map::new(),
-            prompt: prompt.to_owned(),
-            target: target.to_owned(),
+        let config = kindling_config::ExamplesConfig {
+            prompt: "words that stand in each row: {{ p }}".into(),
+            completion: "{{ t }}".into(),
+            ..Default::default()
+        };
+        let templates = Templates::new(&config).unwrap();
+        let row = |prompt: &str, target: &str| {
+            let fields = serde_json::json!({ "p": prompt, "t": target, "id": "a field that no template has" });
+            let fields = fields.as_object().unwrap().clone();
+            let (prompt, target) = templates.pair(&fields).unwrap();
+            TestRow { place: String::new(), fields, prompt, target }
         };
         let training = [row("One two, three four!", "five")];
         let rows = [row("so ONE two three four", "five six"), row("two three", "four"), row("one two three", "five four")];
-        let found = overlap(&training, &rows, 4);
+        let found = overlap(&training, &rows, &templates.fields(), 4);
         // The first has four runs of four words, of which two are known; the second is too short; of the third none of two.
         assert_eq!((found.n_rows, found.n_shared), (2, 1));
         assert!((found.share - 2.0 / 6.0).abs() < 1e-12, "{found:?}");

@@ -268,7 +268,13 @@ impl<'a> Scanner<'a> {
     /// Whether an example is one of a test, or is left out because it has the prompt of one.
     fn is_tested(&mut self, file: &Found, row: u64, prompt: u128) -> Result<bool, DataError> {
         let DataConfig { test_fraction, skip_bad, .. } = *self.corpus.config;
-        if file.tests || is_held_out(prompt, test_fraction) {
+        let is_held_out = is_held_out(prompt, test_fraction);
+        if file.validates && is_held_out {
+            // The test is of other files, and no prompt of it chooses the checkpoint.
+            self.n_overlaps += 1;
+            return Ok(true);
+        }
+        if file.tests || is_held_out {
             self.tested.insert(prompt);
             self.n_tests += 1;
             return Ok(true);
@@ -346,6 +352,11 @@ impl<'a> Scanner<'a> {
         let config = self.corpus.config;
         if self.n_kept == 0 && self.sides.len() > self.n_tests + self.n_overlaps {
             return Err(DataError::AllDropped(self.sides.len() - self.n_tests - self.n_overlaps));
+        }
+        let test_files: Vec<String> =
+            self.corpus.files.files.iter().filter(|file| file.tests).map(|file| file.told().display().to_string()).collect();
+        if self.n_tests == 0 && !test_files.is_empty() {
+            return Err(DataError::NoTestRows(test_files.join("`, `")));
         }
         if self.n_tests == 0 && config.test_fraction > 0.0 {
             return Err(DataError::NoTests { n_documents: self.n_kept, test_fraction: config.test_fraction });

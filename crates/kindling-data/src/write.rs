@@ -61,7 +61,8 @@ impl Writing<'_> {
     /// A stretch as it stands in a shard.
     fn encode(&self, stretch: &Stretch) -> Result<Vec<u8>, TokenizerError> {
         let tokens = if let Some(examples) = &self.corpus.config.examples {
-            encode_example(self.tokenizer, &stretch.text, examples)?.into_iter().map(|token| token.0).collect()
+            let learn_prompt = examples.learn_prompt && stretch.side == Side::Training;
+            encode_example(self.tokenizer, &stretch.text, examples, learn_prompt)?.into_iter().map(|token| token.0).collect()
         } else {
             encode_document(self.tokenizer, &stretch.text, stretch.begins)?
         };

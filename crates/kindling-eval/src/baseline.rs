@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use kindling_config::{TaskConfig, TaskKind};
-use kindling_data::TestRow;
+use kindling_data::{Templates, TestRow};
 
 use crate::{Answer, Asked};
 
@@ -19,7 +19,7 @@ pub fn baselines(task: &TaskConfig, training: &[TestRow], rows: &[TestRow], aske
                 ("naive Bayes on words", rows.iter().map(|row| bayes.answer(&row.prompt)).collect()),
             ]
         }
-        TaskKind::SequenceToSequence => vec![("copy of the prompt", rows.iter().map(|row| text(row.prompt.trim().to_owned())).collect())],
+        TaskKind::SequenceToSequence => vec![("copy of the prompt", rows.iter().map(|row| text(copied(task, row))).collect())],
         TaskKind::QuestionAnswering if !training.is_empty() => {
             let known: HashSet<&str> = training.iter().map(|row| row.target.trim()).collect();
             let said = rows.iter().map(|row| text(last_mentioned(&row.prompt, &known).unwrap_or_default())).collect();
@@ -33,6 +33,14 @@ pub fn baselines(task: &TaskConfig, training: &[TestRow], rows: &[TestRow], aske
         }
         _ => Vec::new(),
     }
+}
+
+/// What is given, without what the template says about it where it is one field.
+fn copied(task: &TaskConfig, row: &TestRow) -> String {
+    let config = task.data_config(false, false, false).examples.unwrap_or_default();
+    let fields = Templates::new(&config).map(|templates| templates.prompt_fields()).unwrap_or_default();
+    let only = fields.first().filter(|_| fields.len() == 1).and_then(|field| row.fields.get(field)?.as_str());
+    only.unwrap_or(&row.prompt).trim().to_owned()
 }
 
 /// Multinomial naive Bayes on words (McCallum and Nigam 1998), one added to each count: a label's probability is in proportion to its share
@@ -92,13 +100,10 @@ impl<'a> NaiveBayes<'a> {
 
 /// The known answer that stands last in a prompt, between other characters than letters and digits; of several that end there the longest.
 fn last_mentioned(prompt: &str, known: &HashSet<&str>) -> Option<String> {
-    let longest = known.iter().map(|answer| answer.split_whitespace().count()).max()?;
-    let is_word = |c: char| c.is_alphanumeric();
-    let words: Vec<(usize, usize)> = {
-        let mut words = Vec::new();
-        let mut start = None;
-        for (at, c) in prompt.char_indices().chain([(prompt.len(), ' ')]) {
-            match (is_word(c), start) {
+    let words_of = |text: &str| {
+        let (mut words, mut start) = (Vec::new(), None);
+        for (at, c) in text.char_indices().chain([(text.len(), ' ')]) {
+            match (c.is_alphanumeric(), start) {
                 (true, None) => start = Some(at),
                 (false, Some(from)) => {
                     words.push((from, at));
@@ -109,6 +114,8 @@ fn last_mentioned(prompt: &str, known: &HashSet<&str>) -> Option<String> {
         }
         words
     };
+    let longest = known.iter().map(|answer| words_of(answer).len()).max()?;
+    let words: Vec<(usize, usize)> = words_of(prompt);
     let ends_with = |last: usize| {
         (last.saturating_sub(longest.saturating_sub(1))..=last)
             .map(|first| &prompt[words[first].0..words[last].1])
@@ -157,5 +164,7 @@ mod tests {
         assert_eq!(of("kitchen"), Some("kitchen".into()));
         assert_eq!(of("nothing"), None);
         assert_eq!(last_mentioned("kitchen", &HashSet::new()), None);
+        let known: HashSet<&str> = ["O'Brien", "1,000"].into_iter().collect();
+        assert_eq!(last_mentioned("O'Brien had 1,000 hats.", &known).as_deref(), Some("1,000"));
     }
 }

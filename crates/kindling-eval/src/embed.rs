@@ -11,7 +11,7 @@ use crate::EvalError;
 use crate::predict::{in_batches, truncate};
 
 /// A vector for each text: the residual stream behind the last norm, `[C]`, at the last token or as the mean over all tokens; the token that
-/// begins a text takes no part in the mean. Of a text longer than the context the end is seen. `progress` hears of texts done and texts in
+/// begins a text takes no part in the mean. Of a text longer than the context the end is seen; of how many is told too. `progress` hears of texts done and texts in
 /// all.
 ///
 /// # Errors
@@ -23,14 +23,12 @@ pub fn embed(
     pooling: Pooling,
     batch_size: usize,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<Vec<Vec<f32>>, EvalError> {
+) -> Result<(Vec<Vec<f32>>, usize), EvalError> {
     // What a head over classes pools is not asked for.
     let config = ModelConfig { n_classes: 0, pooling: Pooling::Last, ..model.config().clone() };
     let model = &model.clone().with_head(&config, Seed(0));
     let mut rows = texts.iter().map(|text| prompt_ids(tokenizer, text)).collect::<Result<Vec<_>, _>>()?;
-    for row in &mut rows {
-        truncate(row, config.context_len);
-    }
+    let n_truncated = rows.iter_mut().map(|row| truncate(row, config.context_len)).filter(|is_truncated| *is_truncated).count();
     let (mut found, c) = (vec![Vec::new(); rows.len()], config.d_model);
     in_batches(&rows, batch_size, &model.device(), progress, &mut |batch, ids, last| {
         let [_, t] = ids.dims();
@@ -50,7 +48,7 @@ pub fn embed(
         }
         Ok(())
     })?;
-    Ok(found)
+    Ok((found, n_truncated))
 }
 
 /// The vector of every token, `[V, C]`: the model's token embedding, without the rows that the tokenizer has no token for.

@@ -7,6 +7,7 @@
 //! A [`Predictor`] answers what a task asks, [`scores`] says how right the answers are, and [`baselines`] what they are worth.
 
 mod baseline;
+mod beside;
 mod embed;
 mod predict;
 mod report;
@@ -15,9 +16,10 @@ mod scores;
 mod task;
 
 pub use baseline::baselines;
+pub use beside::{Difference, MeanScore, SideBySide, Tested, side_by_side};
 pub use embed::{Neighbour, embed, nearest, token_vectors};
 pub use predict::{Answer, Asked, Predictor};
 pub use report::{Course, page};
 pub use score::{EvalError, Score, score_batches, score_text, score_tokens, validate};
 pub use scores::{ClassReport, LabelScores, NamedScore, Prediction, SystemScores, class_report, compare, number, references, scores};
-pub use task::{TaskReport, asked, evaluate};
+pub use task::{GroupScores, TaskReport, Test, asked, score_names};

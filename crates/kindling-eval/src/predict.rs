@@ -120,6 +120,9 @@ impl Predictor<'_> {
             let mut is_truncated = false;
             for text in &texts {
                 let targets: Vec<u32> = self.tokenizer.encode(text.as_ref())?.into_iter().chain(end).collect();
+                if targets.is_empty() {
+                    return Err(EvalError::NoEnd);
+                }
                 if targets.len() > context_len {
                     return Err(EvalError::LongChoice { text: text.as_ref().to_owned(), n_tokens: targets.len(), context_len });
                 }
@@ -170,6 +173,9 @@ impl Predictor<'_> {
         let DecodeConfig { beam_size, length_penalty, max_new_tokens } = self.task.decode;
         let context_len = self.model.config().context_len;
         let end = self.tokenizer.end_of_text().ok_or(EvalError::NoEnd)?;
+        if context_len < 2 {
+            return Err(EvalError::ShortContext(context_len));
+        }
         // What is written needs room, half of the context at most.
         let max_new_tokens = max_new_tokens.min(context_len.div_ceil(2));
         let mut prompts = self.prompts(asked)?;

@@ -5,7 +5,7 @@ use minijinja::{AutoEscape, Environment};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{NamedScore, TaskReport, number};
+use crate::{NamedScore, TaskReport, number, score_names};
 
 /// Rows that are shown of those that were answered worst.
 const N_WORST: usize = 20;
@@ -28,8 +28,7 @@ pub fn page(run: &str, report: &TaskReport, course: &Course) -> String {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.add_template("page", include_str!("report/page.html")).expect("the page's template is one");
-    let scores: Vec<Value> = report
-        .score_names()
+    let scores: Vec<Value> = score_names(&report.systems)
         .iter()
         .map(|name| {
             let cells: Vec<Cell> =
@@ -51,13 +50,23 @@ pub fn page(run: &str, report: &TaskReport, course: &Course) -> String {
             ))
         })
         .collect();
+    let groups: Vec<Value> = report
+        .groups
+        .iter()
+        .map(|group| {
+            let cells: Vec<Cell> = group.scores.iter().map(|score| cell(Some(score))).collect();
+            json!({ "name": group.group, "n_rows": group.n_rows, "cells": cells })
+        })
+        .collect();
+    let group_score = report.groups.first().and_then(|group| group.scores.first()).map(|score| score.name);
     let labels: Vec<Value> = report.classes.iter().flat_map(labels_of).collect();
     let confusion = report.classes.as_ref().map(|classes| {
         let names: Vec<&str> = classes.labels.iter().map(|label| label.label.as_str()).collect();
         confusion(&names, &classes.confusion)
     });
     let values = json!({
-        "run": run, "report": report, "kind": report.kind.name(), "scores": scores, "comparisons": comparisons, "labels": labels,
+        "run": run, "report": report, "kind": report.kind.name(), "scores": scores, "comparisons": comparisons, "groups": groups,
+        "group_score": group_score, "labels": labels,
         "curve": curve(course), "verdict": course.verdict, "confusion": confusion, "worst": report.worst(N_WORST),
     });
     let page = environment.get_template("page").and_then(|template| template.render(minijinja::Value::from(Serde(values))));
@@ -137,7 +146,7 @@ mod tests {
     use kindling_metrics::{Confusion, Interval};
 
     use super::*;
-    use crate::{ClassReport, LabelScores, Prediction, SystemScores};
+    use crate::{ClassReport, GroupScores, LabelScores, Prediction, SystemScores};
 
     fn report() -> TaskReport {
         let mut counted = Confusion::new(2);
@@ -151,6 +160,7 @@ mod tests {
             n_rows: 3,
             n_bad: 0,
             n_truncated: 1,
+            groups: vec![GroupScores { group: "so & so".into(), n_rows: 2, scores: vec![score(0.125), score(0.0)] }],
             systems: vec![system("model", 0.5), system("majority label", 0.25)],
             classes: Some(ClassReport {
                 labels: (0..2).map(|i| LabelScores { label: format!("<{i}>"), scores: counted.class(i) }).collect(),
@@ -191,6 +201,8 @@ mod tests {
             "still improving",
             "1 of label &lt;0&gt; taken for &lt;1&gt;",
             "1 with a prompt that lost its beginning",
+            "so &amp; so",
+            "0.1250 <span",
         ] {
             assert!(page.contains(expected), "{expected} in {page}");
         }

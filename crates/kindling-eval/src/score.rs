@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_data::{Batch, DataError, PackedRows, Prepared, encode_document, n_windows, windows};
 use kindling_infer::InferError;
-use kindling_metrics::Nll;
+use kindling_metrics::{Nll, TOP_K};
 use kindling_model::{Gpt, Pass};
 use kindling_tokenizer::{Tokenizer, TokenizerError};
 use thiserror::Error;
@@ -33,6 +33,17 @@ pub enum EvalError {
         place: String,
         /// What is wrong.
         message: String,
+    },
+    /// A context that has no room for an answer.
+    #[error("the model's context is of {0} token, expected at least 2: one of a prompt, and one of an answer")]
+    ShortContext(usize),
+    /// Systems that are put beside each other and were tested with different rows.
+    #[error("`{system}` and `{other}` were not asked the same rows")]
+    OtherRows {
+        /// The one.
+        system: String,
+        /// The other.
+        other: String,
     },
     /// A model whose head is not the one that a task needs.
     #[error("the model has a head over {n_classes} classes, and the task `{task}` {}", needed(*n_labels))]
@@ -75,6 +86,8 @@ impl EvalError {
             Self::Infer(error) => error.hint(),
             Self::Data(error) => error.hint(),
             Self::Row { .. } => Some("correct the row, or pass `--skip-bad` to leave such rows out".into()),
+            Self::ShortContext(_) => Some("use a run with a longer `model.context_len`".into()),
+            Self::OtherRows { .. } => Some("pass runs of tasks with the same test, or one `--task` for all".into()),
             Self::Head { .. } => Some("use a run that was trained on this task, or without `--head`".into()),
             Self::LongChoice { .. } => Some("take a base with a longer context, or shorter labels and choices".into()),
             Self::NoEnd => Some("take a run whose tokenizer has `<|endoftext|>`, such as one of kind `bpe`".into()),
@@ -153,7 +166,7 @@ pub fn score_batches(
     let mut windows_of: Vec<(f64, f64)> = Vec::new();
     // A class stands for no bytes.
     let has_bytes = tokenizer.is_lossless() && model.config().n_classes == 0;
-    let mut sum = Nll { bytes: has_bytes.then_some(0), ..Nll::default() };
+    let mut sum = Nll { bytes: has_bytes.then_some(0), characters: has_bytes.then_some(0), ..Nll::default() };
     for batch in batches {
         let pass = Pass {
             document_starts: batch.document_starts.as_deref().map(Into::into),
@@ -162,9 +175,9 @@ pub fn score_batches(
         };
         let places: Vec<usize> = (0..batch.targets.len()).filter(|place| batch.weights[*place] > 0.0).collect();
         let targets: Vec<u32> = places.iter().map(|place| batch.targets[*place]).collect();
-        let (nats, best) = model.score(to_tensor(&batch, &batch.ids, &device), &places, &targets, &pass);
+        let (nats, ranks) = model.score(to_tensor(&batch, &batch.ids, &device), &places, &targets, &pass);
         let nats: Vec<f32> = nats.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
-        let best: Vec<i64> = best.into_data().convert::<i64>().try_into_vec().expect("converted to i64");
+        let ranks: Vec<i64> = ranks.into_data().convert::<i64>().try_into_vec().expect("converted to i64");
         let mut rows = vec![(0.0, 0.0); batch.n_rows];
         for (place, nats) in places.iter().zip(&nats) {
             let (sum, n) = &mut rows[place / batch.row_len];
@@ -174,13 +187,17 @@ pub fn score_batches(
         windows_of.extend(rows);
         for (i, target) in targets.iter().enumerate() {
             let is_text = !tokenizer.is_special(*target);
-            let bytes = if is_text { tokenizer.token_bytes(*target).map_or(0, <[u8]>::len) as u64 } else { 0 };
+            let bytes = if is_text { tokenizer.token_bytes(*target).unwrap_or_default() } else { &[] };
+            // Each character begins with one byte that continues none.
+            let characters = bytes.iter().filter(|byte| **byte & 0b1100_0000 != 0b1000_0000).count();
             sum += Nll {
                 nats: f64::from(nats[i]),
                 tokens: 1,
                 text_nats: if is_text { f64::from(nats[i]) } else { 0.0 },
-                bytes: Some(bytes),
-                correct: u64::from(best[i] == i64::from(*target)),
+                bytes: Some(bytes.len() as u64),
+                characters: Some(characters as u64),
+                correct: u64::from(ranks[i] == 0),
+                in_top_k: u64::from(ranks[i] < TOP_K as i64),
             };
         }
         done += batch.n_rows as u64;

@@ -89,15 +89,25 @@ pub struct Prediction {
     pub is_truncated: bool,
 }
 
-/// What is right for a row: all references, of which the target is one.
-pub fn references(task: &TaskConfig, row: &TestRow) -> Vec<String> {
-    let given = task.references.as_ref().and_then(|field| row.fields.get(field));
-    let listed: Vec<String> = match given {
-        Some(Value::Array(values)) => values.iter().filter_map(|value| value.as_str().map(|text| text.trim().to_owned())).collect(),
-        Some(Value::String(text)) => vec![text.trim().to_owned()],
-        _ => Vec::new(),
+/// What is right for a row: all references where the task has some, or the target.
+///
+/// # Errors
+/// What is wrong with the references.
+pub fn references(task: &TaskConfig, row: &TestRow) -> Result<Vec<String>, String> {
+    let Some(field) = &task.references else { return Ok(vec![row.target.trim().to_owned()]) };
+    let given = row.fields.get(field).ok_or_else(|| format!("no field `{field}`, which is to have all that is right"))?;
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.trim().to_owned()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
     };
-    if listed.is_empty() { vec![row.target.trim().to_owned()] } else { listed }
+    let listed: Option<Vec<String>> = given.as_array().map_or(std::slice::from_ref(given), Vec::as_slice).iter().map(text).collect();
+    listed.filter(|listed| !listed.is_empty()).ok_or_else(|| format!("field `{field}` is neither a text nor a list of texts"))
+}
+
+/// The same of rows that a [`Test`](crate::Test) has.
+fn checked_references(task: &TaskConfig, row: &TestRow) -> Vec<String> {
+    references(task, row).unwrap_or_else(|_| vec![row.target.trim().to_owned()])
 }
 
 /// What a row's part in the scores of a text is.
@@ -113,7 +123,7 @@ struct Segment {
 /// Scores what a system said to all rows. `answers` has probabilities where the system gives some.
 pub fn scores(task: &TaskConfig, system: &str, rows: &[TestRow], answers: &[Answer]) -> (SystemScores, Vec<Prediction>) {
     let bootstrap = Bootstrap::default();
-    let references: Vec<Vec<String>> = rows.iter().map(|row| references(task, row)).collect();
+    let references: Vec<Vec<String>> = rows.iter().map(|row| checked_references(task, row)).collect();
     let said: Vec<&str> = answers.iter().map(|answer| answer.text.trim()).collect();
     let mean = |name, values: &[f64]| {
         let values: Vec<Mean> = values.iter().map(|value| Mean::from(*value)).collect();
@@ -258,7 +268,7 @@ pub fn class_report(task: &TaskConfig, rows: &[TestRow], answers: &[Answer]) -> 
 /// The first score of a system less that of a baseline on the same rows.
 pub fn compare(task: &TaskConfig, rows: &[TestRow], system: &[Answer], baseline: &[Answer]) -> Option<Comparison> {
     let bootstrap = Bootstrap::default();
-    let right: Vec<Vec<String>> = rows.iter().map(|row| references(task, row)).collect();
+    let right: Vec<Vec<String>> = rows.iter().map(|row| checked_references(task, row)).collect();
     let pairs = || system.iter().zip(baseline).zip(&right).map(|((a, b), right)| (a.text.trim(), b.text.trim(), right));
     match task.kind {
         TaskKind::SequenceToSequence => {

@@ -1,15 +1,31 @@
-//! A task from its rows to a report: what the model says, how right that is, and what baselines reach.
+//! A task from its rows to a report: what a model says, how right that is, and what baselines reach.
+
+use std::collections::BTreeMap;
 
 use kindling_config::{TaskConfig, TaskKind};
-use kindling_data::{DataError, RowOverlap, TestRow, TestRows, overlap};
+use kindling_data::{DataError, RowOverlap, Templates, TestRow, TestRows, overlap};
 use kindling_metrics::{Bleu, Chrf};
+use kindling_tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{Asked, ClassReport, EvalError, Prediction, Predictor, SystemScores, baselines, class_report, compare, scores};
+use crate::{
+    Answer, Asked, ClassReport, EvalError, NamedScore, Prediction, SystemScores, baselines, class_report, compare, references, scores,
+};
 
 /// Words of a run that a test shares with training to be told.
 const OVERLAP_WORDS: usize = 8;
+
+/// The rows of a test, and what they ask.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Test {
+    /// The rows that can be asked.
+    pub rows: Vec<TestRow>,
+    /// What each asks.
+    pub questions: Vec<Asked>,
+    /// Rows that were left out because they are bad.
+    pub n_bad: usize,
+}
 
 /// What came of a test.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -26,6 +42,9 @@ pub struct TaskReport {
     pub n_truncated: usize,
     /// The model, and then baselines.
     pub systems: Vec<SystemScores>,
+    /// The same by the values of the field that parts rows into groups.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupScores>,
     /// Of a classification.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classes: Option<ClassReport>,
@@ -40,18 +59,29 @@ pub struct TaskReport {
     pub predictions: Vec<Prediction>,
 }
 
-impl TaskReport {
-    /// The names of all scores, in their order.
-    pub fn score_names(&self) -> Vec<&'static str> {
-        let mut names = Vec::new();
-        for score in self.systems.iter().flat_map(|system| &system.scores) {
-            if !names.contains(&score.name) {
-                names.push(score.name);
-            }
-        }
-        names
-    }
+/// What systems reach on some of the rows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GroupScores {
+    /// The value of the field, as text.
+    pub group: String,
+    /// Rows that have it.
+    pub n_rows: usize,
+    /// The first score of each system, in the order of the report.
+    pub scores: Vec<NamedScore>,
+}
 
+/// The names of all scores of some systems, in their order.
+pub fn score_names(systems: &[SystemScores]) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for score in systems.iter().flat_map(|system| &system.scores) {
+        if !names.contains(&score.name) {
+            names.push(score.name);
+        }
+    }
+    names
+}
+
+impl TaskReport {
     /// The `n` rows that were answered worst, the worst first: where the score of a row is the same, those that the model was surest of.
     pub fn worst(&self, n: usize) -> Vec<&Prediction> {
         let sure = |prediction: &Prediction| prediction.probabilities.iter().copied().fold(0.0, f64::max);
@@ -62,11 +92,25 @@ impl TaskReport {
     }
 }
 
-/// What a row asks.
+/// What a row asks of a model with this vocabulary; the right answer, where it is known, has to be one of its choices.
 ///
 /// # Errors
-/// What is wrong with its choices.
-pub fn asked(task: &TaskConfig, prompt: &str, fields: &Map<String, Value>, target: Option<&str>) -> Result<Asked, String> {
+/// What is wrong with the row.
+pub fn asked(
+    task: &TaskConfig,
+    tokenizer: &Tokenizer,
+    prompt: &str,
+    fields: &Map<String, Value>,
+    target: Option<&str>,
+) -> Result<Asked, String> {
+    let asked = choices(task, prompt, fields, target)?;
+    for text in std::iter::once(&asked.prompt).chain(&asked.choices) {
+        tokenizer.encode(text).map_err(|error| error.to_string())?;
+    }
+    Ok(asked)
+}
+
+fn choices(task: &TaskConfig, prompt: &str, fields: &Map<String, Value>, target: Option<&str>) -> Result<Asked, String> {
     let prompt = prompt.to_owned();
     let Some(field) = task.choices.as_ref().filter(|_| task.kind == TaskKind::MultipleChoice) else {
         return Ok(Asked { prompt, choices: Vec::new() });
@@ -76,66 +120,95 @@ pub fn asked(task: &TaskConfig, prompt: &str, fields: &Map<String, Value>, targe
         Some(Some(texts)) if texts.len() > 1 => texts,
         _ => return Err(format!("field `{field}` is no list of at least two texts to choose from")),
     };
-    // What parts a target from its prompt parts every choice from it.
-    let target = target.unwrap_or(" ");
-    let before = &target[..target.len() - target.trim_start().len()];
-    if !target.trim().is_empty() && !texts.iter().any(|text| text.trim() == target.trim()) {
+    if texts.iter().any(|text| text.trim().is_empty()) {
+        return Err(format!("field `{field}` has a choice without text"));
+    }
+    if let Some(target) = target.filter(|target| !texts.iter().any(|text| text.trim() == target.trim())) {
         return Err(format!("the target `{}` is none of the choices in `{field}`", target.trim()));
     }
+    // What parts a target from its prompt parts every choice from it.
+    let before = &task.target[..task.target.len() - task.target.trim_start().len()];
     Ok(Asked { prompt, choices: texts.into_iter().map(|text| format!("{before}{}", text.trim())).collect() })
 }
 
-/// Tests a model with the rows of `test`, and baselines with it, which learn from `training`. `progress` hears of what is done and of how
-/// much that is.
-///
-/// # Errors
-/// A row that cannot be asked, unless `skip_bad`; otherwise as [`Predictor::answer`].
-pub fn evaluate(
-    predictor: &Predictor<'_>,
-    test: TestRows,
-    training: &[TestRow],
-    skip_bad: bool,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<TaskReport, EvalError> {
-    let task = predictor.task;
-    let mut n_bad = test.n_bad;
-    let (mut rows, mut questions) = (Vec::new(), Vec::new());
-    for row in test.rows {
-        match asked(task, &row.prompt, &row.fields, Some(&row.target)) {
-            Ok(question) => {
-                questions.push(question);
-                rows.push(row);
+impl Test {
+    /// The rows of `test` with what they ask of a model with this vocabulary.
+    ///
+    /// # Errors
+    /// A row that cannot be asked, unless `skip_bad`; no row at all.
+    pub fn new(task: &TaskConfig, tokenizer: &Tokenizer, test: TestRows, skip_bad: bool) -> Result<Self, EvalError> {
+        let mut this = Self { rows: Vec::new(), questions: Vec::new(), n_bad: test.n_bad };
+        for row in test.rows {
+            let group = match &task.groups {
+                Some(field) if !row.fields.contains_key(field) => Err(format!("no field `{field}`, by which the task has groups")),
+                _ => Ok(()),
+            };
+            let question = || asked(task, tokenizer, &row.prompt, &row.fields, Some(&row.target));
+            match group.and_then(|()| references(task, &row)).and_then(|_| question()) {
+                Ok(question) => {
+                    this.questions.push(question);
+                    this.rows.push(row);
+                }
+                Err(_) if skip_bad => this.n_bad += 1,
+                Err(message) => return Err(EvalError::Row { place: row.place, message }),
             }
-            Err(_) if skip_bad => n_bad += 1,
-            Err(message) => return Err(EvalError::Row { place: row.place, message }),
+        }
+        if this.rows.is_empty() { Err(EvalError::Data(DataError::NoTestRows(task.name.clone()))) } else { Ok(this) }
+    }
+
+    /// How right `answers` to these questions are, beside baselines, which learn from `training`.
+    pub fn report(&self, task: &TaskConfig, answers: &[Answer], training: &[TestRow]) -> TaskReport {
+        let Self { rows, questions, n_bad } = self;
+        let fields =
+            task.data_config(false, false, false).examples.as_ref().and_then(|examples| Some(Templates::new(examples).ok()?.fields()));
+        let (system, predictions) = scores(task, "model", rows, answers);
+        let baselines = baselines(task, training, rows, questions);
+        let mut systems = vec![system];
+        for (name, said) in &baselines {
+            let (baseline, _) = scores(task, name, rows, said);
+            systems.push(SystemScores { beaten_by: compare(task, rows, answers, said), ..baseline });
+        }
+        let all: Vec<&[Answer]> = std::iter::once(answers).chain(baselines.iter().map(|(_, said)| said.as_slice())).collect();
+        let n_references = task.references.is_none().then_some(1);
+        let is_translation = task.kind == TaskKind::SequenceToSequence;
+        TaskReport {
+            task: task.name.clone(),
+            kind: task.kind,
+            n_rows: rows.len(),
+            n_bad: *n_bad,
+            n_truncated: answers.iter().filter(|answer| answer.is_truncated).count(),
+            systems,
+            groups: self.groups(task, &all),
+            classes: (task.kind == TaskKind::Classification).then(|| class_report(task, rows, answers)),
+            overlap: fields.filter(|_| !training.is_empty()).map(|fields| overlap(training, rows, &fields, OVERLAP_WORDS)),
+            signatures: if is_translation {
+                vec![
+                    format!("BLEU|{}", Bleu::default().signature(n_references)),
+                    format!("chrF2|{}", Chrf::default().signature(n_references)),
+                ]
+            } else {
+                Vec::new()
+            },
+            predictions,
         }
     }
-    if rows.is_empty() {
-        return Err(EvalError::Data(DataError::NoTestRows(task.name.clone())));
+
+    /// The first score of each system, group by group.
+    fn groups(&self, task: &TaskConfig, systems: &[&[Answer]]) -> Vec<GroupScores> {
+        let Some(field) = &task.groups else { return Vec::new() };
+        let mut groups = BTreeMap::<String, Vec<usize>>::new();
+        for (i, row) in self.rows.iter().enumerate() {
+            let value = &row.fields[field];
+            groups.entry(value.as_str().map_or_else(|| value.to_string(), str::to_owned)).or_default().push(i);
+        }
+        let of = |(group, members): (String, Vec<usize>)| {
+            let rows: Vec<TestRow> = members.iter().map(|i| self.rows[*i].clone()).collect();
+            let first = |answers: &&[Answer]| {
+                let answers: Vec<Answer> = members.iter().map(|i| answers[*i].clone()).collect();
+                scores(task, "", &rows, &answers).0.scores.swap_remove(0)
+            };
+            GroupScores { group, n_rows: rows.len(), scores: systems.iter().map(first).collect() }
+        };
+        groups.into_iter().map(of).collect()
     }
-    let answers = predictor.answer(&questions, progress)?;
-    let (system, predictions) = scores(task, "model", &rows, &answers);
-    let mut systems = vec![system];
-    for (name, said) in baselines(task, training, &rows, &questions) {
-        let (baseline, _) = scores(task, name, &rows, &said);
-        systems.push(SystemScores { beaten_by: compare(task, &rows, &answers, &said), ..baseline });
-    }
-    let n_references = task.references.is_none().then_some(1);
-    let is_translation = task.kind == TaskKind::SequenceToSequence;
-    Ok(TaskReport {
-        task: task.name.clone(),
-        kind: task.kind,
-        n_rows: rows.len(),
-        n_bad,
-        n_truncated: answers.iter().filter(|answer| answer.is_truncated).count(),
-        systems,
-        classes: (task.kind == TaskKind::Classification).then(|| class_report(task, &rows, &answers)),
-        overlap: (!training.is_empty()).then(|| overlap(training, &rows, OVERLAP_WORDS)),
-        signatures: if is_translation {
-            vec![format!("BLEU|{}", Bleu::default().signature(n_references)), format!("chrF2|{}", Chrf::default().signature(n_references))]
-        } else {
-            Vec::new()
-        },
-        predictions,
-    })
 }

@@ -38,23 +38,29 @@ fn sums_equal_those_of_windows_computed_one_by_one() {
     let text = TEXT.repeat(150);
     let mut ids = vec![tokenizer.end_of_text().unwrap()];
     ids.extend(tokenizer.encode(&text).unwrap());
-    let (mut nats, mut correct, mut start) = (0.0, 0, 0);
+    let (mut nats, mut correct, mut in_top_5, mut start) = (0.0, 0, 0, 0);
     while start + 1 < ids.len() {
         let end = (start + 8).min(ids.len() - 1);
         let tensor = |ids: &[u32]| {
             let n = ids.len();
             Tensor::<2, Int>::from_data(TensorData::new(ids.iter().map(|id| i64::from(*id)).collect::<Vec<_>>(), [1, n]), &Device::flex())
         };
-        let (losses, best) =
+        let (losses, _) =
             model.score(tensor(&ids[start..end]), &(0..end - start).collect::<Vec<_>>(), &ids[start + 1..=end], &Pass::default());
         nats += losses.into_data().try_into_vec::<f32>().unwrap().iter().map(|nats| f64::from(*nats)).sum::<f64>();
-        let best: Vec<i64> = best.into_data().convert::<i64>().try_into_vec().unwrap();
-        correct += best.iter().zip(&ids[start + 1..=end]).filter(|(a, b)| **a == i64::from(**b)).count() as u64;
+        let logits: Vec<f32> = model.forward(tensor(&ids[start..end]), &Pass::default()).into_data().try_into_vec().unwrap();
+        for (logits, target) in logits.chunks(tokenizer.vocab_size()).zip(&ids[start + 1..=end]) {
+            let mut order: Vec<usize> = (0..logits.len()).collect();
+            order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
+            correct += u64::from(order[0] == *target as usize);
+            in_top_5 += u64::from(order[..5].contains(&(*target as usize)));
+        }
         start = end;
     }
     let mut told = Vec::new();
     let nll = score_text(&model, &tokenizer, &text, &mut |done, total| told.push((done, total))).unwrap().nll;
-    assert_eq!((nll.tokens, nll.correct), (ids.len() as u64 - 1, correct));
+    assert_eq!((nll.tokens, nll.correct, nll.in_top_k), (ids.len() as u64 - 1, correct, in_top_5));
+    assert!(correct < in_top_5 && in_top_5 < nll.tokens, "{correct}, {in_top_5}");
     // Measured: no difference on flex. Another backend may round rows computed together otherwise.
     assert!((nll.nats - nats).abs() < 1e-6 * nats, "{} and {nats}", nll.nats);
     assert!(told.len() > 1 && told.last().is_some_and(|(done, total)| done == total), "{told:?}");
@@ -72,6 +78,8 @@ fn bytes_are_the_texts_own_and_unknown_for_words() {
     ] {
         let nll = score_text(&model(&tokenizer), &tokenizer, TEXT, &mut |_, _| {}).unwrap().nll;
         assert_eq!(nll.bytes, expected, "{}", tokenizer.kind());
+        let n_fewer = (TEXT.len() - TEXT.chars().count()) as u64;
+        assert_eq!(nll.characters, expected.map(|bytes| bytes - n_fewer), "{}", tokenizer.kind());
         assert_eq!(nll.text_nats, nll.nats);
     }
 }

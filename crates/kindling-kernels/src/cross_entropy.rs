@@ -58,8 +58,8 @@ pub fn linear_logits(x: Tensor<2>, table: Tensor<2>) -> Tensor<2> {
     x.matmul(table.transpose())
 }
 
-/// The cross-entropy of each target in nats, and the likeliest id in its place, both `[N]`: what an evaluation needs of
-/// `x` `[N, C]` and `table` `[V, C]`. Not differentiated.
+/// The cross-entropy of each target in nats, and its rank, both `[N]`: what an evaluation needs of `x` `[N, C]` and `table` `[V, C]`. The
+/// rank is how many ids are likelier, or as likely and come first: that of the likeliest is 0. Not differentiated.
 ///
 /// # Panics
 /// If the sizes do not fit, or a target is not below V.
@@ -70,9 +70,12 @@ pub fn linear_nats(x: Tensor<2>, table: Tensor<2>, targets: Tensor<1, Int>) -> (
     }
     let logits = x.matmul(table.transpose()); // [N, V]
     let n = logits.dims()[0];
-    let best = logits.clone().argmax(1).reshape([n]);
-    let nats = log_sum_exp(logits.clone()) - logits.gather(1, targets.reshape([n, 1]));
-    (nats.reshape([n]), best)
+    let (v, targets) = (logits.dims()[1], targets.reshape([n, 1]));
+    let target = logits.clone().gather(1, targets.clone()); // [N, 1]
+    let comes_first = Tensor::arange(0..v as i64, &logits.device()).reshape([1, v]).lower(targets); // [N, V]
+    let is_ahead = logits.clone().greater(target.clone()).bool_or(logits.clone().equal(target.clone()).bool_and(comes_first));
+    let nats = log_sum_exp(logits) - target;
+    (nats.reshape([n]), is_ahead.int().sum_dim(1).reshape([n]))
 }
 
 #[cfg(feature = "flex")]
@@ -126,10 +129,10 @@ mod fused {
         let device = x.device();
         let (x, table) = (primitive(x), primitive(table));
         let targets = ids(targets.try_into_primitive::<Flex>().expect("a tensor on Flex"));
-        let (nats, best) = linear_rows(isa(), matrix(&x), matrix(&table), &targets);
+        let (nats, ranks) = linear_rows(isa(), matrix(&x), matrix(&table), &targets);
         let n = nats.len();
-        let best: Vec<i64> = best.into_iter().map(i64::from).collect();
-        (Tensor::from_data(TensorData::new(nats, [n]), &device), Tensor::from_data(TensorData::new(best, [n]), &device))
+        let ranks: Vec<i64> = ranks.into_iter().map(i64::from).collect();
+        (Tensor::from_data(TensorData::new(nats, [n]), &device), Tensor::from_data(TensorData::new(ranks, [n]), &device))
     }
 
     impl CrossEntropy for Flex {

@@ -128,14 +128,20 @@ proptest! {
     }
 
     #[test]
-    fn nats_and_likeliest_ids(n in 1usize..100, c in 1usize..60, v in 1usize..150) {
+    fn nats_and_ranks(n in 1usize..100, c in 1usize..60, v in 1usize..150, all_alike: bool) {
         let device = Device::flex();
-        let compute = || linear_nats(tensor(1, [n, c], &device), tensor(2, [v, c], &device), ids(5, n, v, &device));
-        let (expected, best) = with_form(Form::Composed, compute);
+        let factor = if all_alike { 0.0 } else { 1.0 };
+        let compute = || linear_nats(tensor(1, [n, c], &device) * factor, tensor(2, [v, c], &device), ids(5, n, v, &device));
+        let (expected, ranks) = with_form(Form::Composed, compute);
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-            let (found, found_best) = with_form(Form::Fused(isa), compute);
+            let (found, found_ranks) = with_form(Form::Fused(isa), compute);
             prop_assert!((found - expected.clone()).abs().max().into_scalar::<f32>() < 1e-5);
-            prop_assert_eq!(found_best.into_data().iter::<i64>().collect::<Vec<_>>(), best.to_data().iter::<i64>().collect::<Vec<_>>());
+            let found_ranks: Vec<i64> = found_ranks.into_data().iter::<i64>().collect();
+            prop_assert_eq!(&found_ranks, &ranks.to_data().iter::<i64>().collect::<Vec<_>>());
+            if all_alike {
+                // The first of those that are as likely is ahead of the others.
+                prop_assert_eq!(found_ranks, ids(5, n, v, &device).into_data().iter::<i64>().collect::<Vec<_>>());
+            }
         }
     }
 

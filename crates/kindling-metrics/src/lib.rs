@@ -6,8 +6,8 @@
 //! ```
 //! use kindling_metrics::Nll;
 //! let mut total = Nll::default();
-//! total += Nll { nats: 6.0, tokens: 2, text_nats: 6.0, bytes: Some(9), correct: 1 };
-//! total += Nll { nats: 2.0, tokens: 2, text_nats: 2.0, bytes: Some(3), correct: 1 };
+//! total += Nll { nats: 6.0, tokens: 2, text_nats: 6.0, bytes: Some(9), characters: Some(9), correct: 1, in_top_k: 2 };
+//! total += Nll { nats: 2.0, tokens: 2, text_nats: 2.0, bytes: Some(3), characters: Some(3), correct: 1, in_top_k: 2 };
 //! assert_eq!(total.loss(), 2.0);
 //! assert_eq!(total.accuracy(), 0.5);
 //! assert!((total.bits_per_byte().unwrap() - 8.0 / 12.0 / std::f64::consts::LN_2).abs() < 1e-12);
@@ -61,7 +61,7 @@ pub use diversity::{Distinct, distinct_n, repeated_n};
 pub use edit_distance::Edits;
 pub use f1::PrecisionRecallF1;
 pub use mean::Mean;
-pub use nll::Nll;
+pub use nll::{Nll, TOP_K};
 pub use roc_auc::{roc_auc, roc_auc_one_vs_rest};
 pub use rouge::Rouge;
 pub use signature::Case;

@@ -311,8 +311,8 @@ impl Gpt {
         self.head(self.hidden_at(ids, places, &Pass::default()))
     }
 
-    /// The negative log-likelihood of a target at each of some `places` of ids `[B, T]`, counted row by row, in nats, and the likeliest token
-    /// in its place: both `[P]`.
+    /// The negative log-likelihood of a target at each of some `places` of ids `[B, T]`, counted row by row, in nats, and its rank among all
+    /// tokens, of which the likeliest has 0: both `[P]`.
     ///
     /// # Panics
     /// If T is above `context_len`, or there is no such place or id.

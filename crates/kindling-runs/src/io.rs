@@ -13,8 +13,11 @@ use crate::RunsError;
 pub(crate) const UNFINISHED: &str = ".writing-";
 
 /// Writes beside, syncs, renames.
-pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+///
+/// # Errors
+/// I/O; what stood there before stays.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let context = |error: std::io::Error| std::io::Error::new(error.kind(), format!("cannot write `{}`: {error}", path.display()));
     let mut temp = builder(UNFINISHED, 0o666).tempfile_in(dir).map_err(context)?;
     temp.write_all(bytes).and_then(|()| temp.as_file().sync_all()).map_err(context)?;

@@ -16,7 +16,7 @@ pub use checkpoint::{
     ADAPTER_FILE, CHECKPOINT_VERSION, CONFIG_FILE, Checkpoint, CheckpointKind, EMA_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE,
 };
 pub use error::RunsError;
-pub use io::hash_file;
+pub use io::{hash_file, write_atomic};
 pub use manifest::{Change, DataRef, Ended, Forgetting, Manifest, MemorisedText, Summary};
 pub use registry::{Registry, RunInfo, RunStatus};
 pub use run::Run;

@@ -53,7 +53,9 @@ pub(crate) fn forgetting(training: &Training<'_>, base: &BaseConfig, progress: &
     // The data that the base was trained on, and no others.
     let old = base_run.as_ref().and_then(|run| {
         let known = &run.manifest().data;
-        Prepared::open(known.dir.as_ref()).ok().filter(|data| data.manifest.data_hash() == known.data_hash)
+        // A head's classes are no text that a model without it could know.
+        let is_text = run.config().model.n_classes == config.model.n_classes;
+        Prepared::open(known.dir.as_ref()).ok().filter(|data| is_text && data.manifest.data_hash() == known.data_hash)
     });
     // Each as its own run sees it.
     let old = base_run.as_ref().zip(old.as_ref()).map(|(run, data)| (run.config(), data));

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use kindling_data::{Prepared, RowsOf, encode_document, read_rows};
-use kindling_eval::{Predictor, evaluate, validate};
+use kindling_eval::{Predictor, Test, validate};
 use kindling_infer::{generate, open};
 use kindling_runs::Run;
 use kindling_train::{Outcome, Training, train};
@@ -134,7 +134,9 @@ fn an_old_head_and_old_tests_are_used_and_trained_on() {
     let rows = read_rows(&config, RowsOf::Test, dir.path()).unwrap();
     let task = opened.run.config().task.clone().unwrap();
     let predictor = Predictor { model: &opened.model, tokenizer: &opened.tokenizer, task: &task, batch_size: 4 };
-    let report = evaluate(&predictor, rows, &[], false, &mut |_, _| {}).unwrap();
+    let test = Test::new(&task, &opened.tokenizer, rows, false).unwrap();
+    let answers = predictor.answer(&test.questions, &mut |_, _| {}).unwrap();
+    let report = test.report(&task, &answers, &[]);
     let recorded = std::fs::read_to_string(fixture("run-v3-head").join("tasks/letter/predictions.jsonl")).unwrap();
     let recorded: Vec<serde_json::Value> = recorded.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let said = |prompt: &str, said: &str| format!("{prompt}{said}");

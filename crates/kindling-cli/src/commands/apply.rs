@@ -24,18 +24,19 @@ pub(crate) fn run(args: &Args, apply: &ApplyArgs) -> anyhow::Result<ExitCode> {
     }
     let (task, data) = task::of_run(&opened, apply.task.as_deref(), apply.lossy, apply.skip_bad)?;
     let examples = data.examples.clone().unwrap_or_default();
-    let (rows, mut n_bad) = rows(apply, &task, &examples)?;
+    let columns = if apply.columns.is_empty() { &data.columns } else { &apply.columns };
+    let (rows, mut n_bad) = rows(apply, &task, &examples, columns)?;
     let templates = Templates::new(&examples)?;
     let (mut questions, mut places) = (Vec::new(), Vec::new());
     for PlainRow { place, fields } in rows {
-        match templates.prompt(&fields).and_then(|prompt| asked(&task, &prompt, &fields, None)) {
+        match templates.prompt(&fields).and_then(|prompt| asked(&task, &opened.tokenizer, &prompt, &fields, None)) {
             Ok(question) => {
                 questions.push(question);
                 places.push(place);
             }
             Err(_) if apply.skip_bad => n_bad += 1,
             Err(message) => {
-                let hint = "give every field that the task's prompt has, or pass `--skip-bad` to leave such rows out".into();
+                let hint = "give every field that the task's prompt has, in characters that the run's vocabulary knows, or pass `--skip-bad` to leave such rows out".into();
                 return Err(Advice { message: format!("{place}: {message}"), hint }.into());
             }
         }
@@ -83,7 +84,7 @@ fn told(answer: &Answer, names: &[String]) -> String {
 
 /// The rows that are asked, and how many were left out because they are bad: the text of the command line, those of a file, or lines of
 /// standard input.
-fn rows(apply: &ApplyArgs, task: &TaskConfig, examples: &ExamplesConfig) -> anyhow::Result<(Vec<PlainRow>, usize)> {
+fn rows(apply: &ApplyArgs, task: &TaskConfig, examples: &ExamplesConfig, columns: &[String]) -> anyhow::Result<(Vec<PlainRow>, usize)> {
     let fields = Templates::new(examples)?.prompt_fields();
     let of_line = |place: String, text: &str| -> anyhow::Result<PlainRow> {
         if let Ok(Value::Object(row)) = serde_json::from_str(text) {
@@ -107,7 +108,7 @@ fn rows(apply: &ApplyArgs, task: &TaskConfig, examples: &ExamplesConfig) -> anyh
     }
     if let Some(file) = &apply.file {
         if has_rows(file) {
-            return Ok(read_plain_rows(file, &apply.columns, apply.lossy, apply.skip_bad)?);
+            return Ok(read_plain_rows(file, columns, apply.lossy, apply.skip_bad)?);
         }
         let text = read_document(file, apply.lossy)?;
         let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
@@ -125,7 +126,7 @@ fn rows(apply: &ApplyArgs, task: &TaskConfig, examples: &ExamplesConfig) -> anyh
             hint: "pass text in UTF-8".into(),
         })?;
         if !text.trim().is_empty() {
-            rows.push(of_line(format!("line {} of standard input", i + 1), text.trim_end())?);
+            rows.push(of_line(format!("line {} of standard input", i + 1), text.trim_end_matches('\r').trim_start_matches('\u{feff}'))?);
         }
     }
     Ok((rows, 0))

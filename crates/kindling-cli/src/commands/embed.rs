@@ -1,7 +1,6 @@
 //! `kindling embed`: vectors of texts and tokens, and neighbours.
 
-use std::io::{BufRead, BufWriter, Write};
-use std::path::Path;
+use std::io::BufRead;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -9,7 +8,7 @@ use kindling_config::Pooling;
 use kindling_data::read_document;
 use kindling_eval::{embed, nearest, token_vectors};
 use kindling_infer::open;
-use kindling_runs::Registry;
+use kindling_runs::{Registry, write_atomic};
 use npyz::WriterBuilder;
 use serde_json::json;
 
@@ -26,6 +25,9 @@ pub(crate) fn run(args: &Args, embed_args: &EmbedArgs) -> anyhow::Result<ExitCod
     }
     let (model, tokenizer) = (&opened.model, &opened.tokenizer);
     if let Some(word) = &embed_args.nearest {
+        if word.trim().is_empty() {
+            return Err(Advice { message: "`--nearest` names no word".into(), hint: "for example `--nearest house`".into() }.into());
+        }
         let near = nearest(model, tokenizer, word, embed_args.top)?;
         if args.json {
             output::json(&near)?;
@@ -43,13 +45,19 @@ pub(crate) fn run(args: &Args, embed_args: &EmbedArgs) -> anyhow::Result<ExitCod
         let texts = texts(embed_args)?;
         let pooling = if embed_args.pool == "last" { Pooling::Last } else { Pooling::Mean };
         let mut progress = Progress::new(args.quiet);
-        let vectors = embed(model, tokenizer, &texts, pooling, embed_args.batch_size, &mut |done, total| progress.answering(done, total))?;
+        let (vectors, n_truncated) =
+            embed(model, tokenizer, &texts, pooling, embed_args.batch_size, &mut |done, total| progress.answering(done, total))?;
         progress.clear();
+        if n_truncated > 0 {
+            line(args.quiet, &format!("warning: {n_truncated} texts that did not fit the context lost their beginning"));
+        }
         (texts, vectors)
     };
     match &embed_args.output {
-        Some(path) if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy")) => write_npy(path, &vectors)?,
-        Some(path) => fs_err::write(path, lines(&names, &vectors)?)?,
+        Some(path) if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy")) => {
+            write_atomic(path, &npy(&vectors)?)?
+        }
+        Some(path) => write_atomic(path, lines(&names, &vectors)?.as_bytes())?,
         None => output::text(&lines(&names, &vectors)?)?,
     }
     if let Some(path) = &embed_args.output {
@@ -84,12 +92,11 @@ fn lines(names: &[String], vectors: &[Vec<f32>]) -> anyhow::Result<String> {
 }
 
 /// A matrix `[n, C]` of f32 in NumPy's format.
-fn write_npy(path: &Path, vectors: &[Vec<f32>]) -> anyhow::Result<()> {
+fn npy(vectors: &[Vec<f32>]) -> anyhow::Result<Vec<u8>> {
     let shape = [vectors.len() as u64, vectors.first().map_or(0, Vec::len) as u64];
-    let mut file = BufWriter::new(fs_err::File::create(path)?);
-    let context = || format!("cannot write `{}`", path.display());
-    let mut writer = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut file).begin_nd().with_context(context)?;
-    writer.extend(vectors.iter().flatten()).with_context(context)?;
-    writer.finish().with_context(context)?;
-    file.flush().with_context(context)
+    let mut bytes = Vec::new();
+    let mut writer = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut bytes).begin_nd()?;
+    writer.extend(vectors.iter().flatten())?;
+    writer.finish()?;
+    Ok(bytes)
 }

@@ -17,50 +17,78 @@ use crate::progress::{Progress, line};
 use crate::{device, output};
 
 pub(crate) fn run(args: &Args, eval_args: &EvalArgs) -> anyhow::Result<ExitCode> {
+    if eval_args.runs.len() > 1 && !eval_args.adapter.is_empty() {
+        return Err(Advice {
+            message: "several runs with `--adapter`".into(),
+            hint: "pass one run with its adapters, or the runs of the adapters without `--adapter`".into(),
+        }
+        .into());
+    }
     let registry = Registry::new(&args.runs_dir);
     // Before anything is computed.
     let text = eval_args.text.as_ref().map(|path| read_document(path, eval_args.lossy)).transpose()?;
-    let opened = open(&registry.resolve(&eval_args.run)?, &device::open(&args.device)?)?;
-    for message in &opened.rejected {
-        line(args.quiet, &format!("warning: {message}; using another checkpoint"));
+    let device = device::open(&args.device)?;
+    let mut runs = Vec::new();
+    for name in &eval_args.runs {
+        let opened = open(&registry.resolve(name)?, &device)?;
+        for message in &opened.rejected {
+            line(args.quiet, &format!("warning: {message}; using another checkpoint"));
+        }
+        runs.push(opened);
     }
     match (text, &eval_args.text) {
-        (Some(text), Some(path)) => score(args, eval_args, &registry, &opened, (&text, path)),
-        _ => test(args, eval_args, &registry, &opened),
+        (Some(text), Some(path)) => score(args, eval_args, &registry, &runs, (&text, path)),
+        _ => test(args, eval_args, &registry, &runs),
     }
 }
 
-/// Tests a run on a task.
-fn test(args: &Args, eval_args: &EvalArgs, registry: &Registry, opened: &Opened) -> anyhow::Result<ExitCode> {
-    let (task, data) = task::of_run(opened, eval_args.task.as_deref(), eval_args.lossy, eval_args.skip_bad)?;
+/// Tests runs on a task.
+fn test(args: &Args, eval_args: &EvalArgs, registry: &Registry, runs: &[Opened]) -> anyhow::Result<ExitCode> {
+    let task_of = |opened| task::of_run(opened, eval_args.task.as_deref(), eval_args.lossy, eval_args.skip_bad);
     let mut progress = Progress::new(args.quiet);
-    let mut all = Vec::new();
-    for (adapter, model) in side_by_side(registry, opened, &eval_args.adapter)? {
-        let report = task::test(args, &opened.run, (&model, opened), (&task, &data), eval_args.batch_size, &mut progress)?;
+    if let ([opened], true) = (runs, eval_args.adapter.is_empty()) {
+        let (task, data) = task_of(opened)?;
+        let (report, test) = task::test(args, opened, (&task, &data), eval_args.batch_size, &mut progress)?;
+        if eval_args.task.is_some() {
+            task::warn_of_trained(args, opened, &test);
+        }
         if args.json {
-            let mut one = task::as_json(&opened.run, &report);
-            if !eval_args.adapter.is_empty() {
-                one["adapter"] = json!(adapter);
-            }
-            all.push(one);
+            output::json(&task::as_json(&opened.run, &report))?
         } else {
-            if !eval_args.adapter.is_empty() {
-                output::text(&format!("== {} ==\n", title(adapter)))?;
+            task::print(&opened.run, &report)?
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut tested = Vec::new();
+    let mut reports = Vec::new();
+    for opened in runs {
+        let (task, data) = task_of(opened)?;
+        for (adapter, model) in side_by_side(registry, opened, &eval_args.adapter)? {
+            let name = if eval_args.adapter.is_empty() { opened.run.name() } else { title(adapter) };
+            let one = task::ask(name, (&model, &opened.tokenizer), (&task, &data), eval_args.batch_size, &mut progress)?;
+            if eval_args.adapter.is_empty() {
+                task::keep(args, &opened.run, &one.test.report(&task, &one.answers, &task::training_rows(args, &data, &one.test)));
+                reports.push(opened.run.task_report_path(&task.name));
             }
-            task::print(&opened.run, &report)?;
+            tested.push(one);
+        }
+        if let (Some(one), true) = (tested.last(), eval_args.task.is_some()) {
+            task::warn_of_trained(args, opened, &one.test);
         }
     }
-    match all.as_slice() {
-        _ if !args.json => {}
-        [one] => output::json(one)?,
-        all => output::json(&all)?,
+    let (task, data) = task_of(&runs[0])?;
+    let found = kindling_eval::side_by_side(&task, &tested, &task::training_rows(args, &data, &tested[0].test))?;
+    if args.json {
+        output::json(&found)?;
+    } else {
+        task::print_side_by_side(&found, &reports)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Scores a text.
-fn score(args: &Args, eval_args: &EvalArgs, registry: &Registry, opened: &Opened, (text, path): (&str, &Path)) -> anyhow::Result<ExitCode> {
-    if opened.model.config().n_classes > 0 {
+/// Scores a text by each run.
+fn score(args: &Args, eval_args: &EvalArgs, registry: &Registry, runs: &[Opened], (text, path): (&str, &Path)) -> anyhow::Result<ExitCode> {
+    if let Some(opened) = runs.iter().find(|opened| opened.model.config().n_classes > 0) {
         return Err(Advice {
             message: format!("run `{}` has a classification head, and predicts no text", opened.run.name()),
             hint: "leave out `--text`, to test it on its task".into(),
@@ -69,19 +97,22 @@ fn score(args: &Args, eval_args: &EvalArgs, registry: &Registry, opened: &Opened
     }
     let mut progress = Progress::new(args.quiet);
     let mut scores = Vec::new();
-    for (adapter, model) in side_by_side(registry, opened, &eval_args.adapter)? {
-        let score = score_text(&model, &opened.tokenizer, text, &mut |done, total| progress.scoring(done, total))?;
-        scores.push((adapter, score));
+    for opened in runs {
+        for (adapter, model) in side_by_side(registry, opened, &eval_args.adapter)? {
+            let score = score_text(&model, &opened.tokenizer, text, &mut |done, total| progress.scoring(done, total))?;
+            scores.push((opened, adapter, score));
+        }
     }
     if args.json {
-        let as_json = |(adapter, score): &(Option<&str>, Score)| {
+        let as_json = |(opened, adapter, score): &(&Opened, Option<&str>, Score)| {
             let nll = score.nll;
             let mut one = json!({
                 "run": opened.run.name(), "step": opened.step, "text": path, "loss": nll.loss(),
                 "standard_error": score.standard_error, "perplexity": nll.perplexity(), "bits_per_byte": nll.bits_per_byte(),
-                "accuracy": nll.accuracy(), "n_targets": nll.tokens, "n_bytes": nll.bytes
+                "bits_per_character": nll.bits_per_character(), "accuracy": nll.accuracy(), "top_5_accuracy": nll.top_k_accuracy(),
+                "n_targets": nll.tokens, "n_bytes": nll.bytes, "n_characters": nll.characters
             });
-            if scores.len() > 1 {
+            if !eval_args.adapter.is_empty() {
                 one["adapter"] = json!(adapter);
             }
             one
@@ -92,7 +123,7 @@ fn score(args: &Args, eval_args: &EvalArgs, registry: &Registry, opened: &Opened
         }
         return Ok(ExitCode::SUCCESS);
     }
-    for (i, (adapter, Score { nll, .. })) in scores.iter().enumerate() {
+    for (i, (opened, adapter, Score { nll, .. })) in scores.iter().enumerate() {
         if i > 0 {
             output::text("\n")?;
         }
@@ -103,7 +134,7 @@ fn score(args: &Args, eval_args: &EvalArgs, registry: &Registry, opened: &Opened
                 format!("{}, {} bytes, {} tokens predicted", path.display(), output::count(text.len() as u64), output::count(nll.tokens)),
             ),
         ];
-        if scores.len() > 1 {
+        if !eval_args.adapter.is_empty() {
             rows.insert(1, ("adapter", title(*adapter).to_owned()));
         }
         rows.extend(output::score_rows(nll));

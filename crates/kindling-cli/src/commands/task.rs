@@ -1,13 +1,18 @@
 //! What commands share that know a task: reading its file, testing a run with it, printing and keeping what came of it.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
-use kindling_config::{DataConfig, TaskConfig};
-use kindling_data::{RowsOf, TestRows, read_rows};
-use kindling_eval::{Course, Predictor, SystemScores, TaskReport, evaluate, number, page};
+use kindling_config::{DataConfig, RunConfig, TaskConfig};
+use kindling_data::{DataError, RowsOf, Templates, TestRow, TestRows, read_rows};
+use kindling_eval::{
+    Course, GroupScores, MeanScore, NamedScore, Predictor, SideBySide, SystemScores, TaskReport, Test, Tested, number, page, score_names,
+};
 use kindling_infer::Opened;
+use kindling_metrics::Comparison;
 use kindling_model::Gpt;
 use kindling_runs::Run;
+use kindling_tokenizer::Tokenizer;
 use kindling_train::judge;
 use serde_json::json;
 
@@ -30,10 +35,19 @@ pub(crate) fn load(path: &Path) -> anyhow::Result<TaskConfig> {
         hint: "pass the path of a task's file; `tasks/` of the repository has some, and `docs/guide.md` says how to write one".into(),
     })?;
     let dir = std::path::absolute(path)?.parent().map(Path::to_owned).unwrap_or_default();
-    Ok(TaskConfig::from_toml(&text, &path.display().to_string(), &dir)?)
+    let task = TaskConfig::from_toml(&text, &path.display().to_string(), &dir)?;
+    match Templates::new(&task.data_config(false, false, false).examples.unwrap_or_default()) {
+        Err(DataError::Template { key, message }) => Err(Advice {
+            message: format!("{}: `{}` is no template: {message}", path.display(), if key == "prompt" { key } else { "target" }),
+            hint: "a template of Jinja, such as `{{ question }}`: its variables are the fields of the row".into(),
+        }
+        .into()),
+        _ => Ok(task),
+    }
 }
 
-/// The task that a run is used for: that of a file, or its own, with where its rows are.
+/// The task that a run is used for: that of a file, or its own, with where its rows are. Of its own these are held out as they were when
+/// it was trained.
 pub(super) fn of_run(opened: &Opened, file: Option<&Path>, lossy: bool, skip_bad: bool) -> anyhow::Result<(TaskConfig, DataConfig)> {
     let config = opened.run.config();
     let task = match (file, &config.task) {
@@ -48,12 +62,12 @@ pub(super) fn of_run(opened: &Opened, file: Option<&Path>, lossy: bool, skip_bad
         }
     };
     let has_head = config.model.n_classes > 0;
-    if let Some(own) = config.task.as_ref().filter(|own| has_head && own.labels != task.labels) {
+    let labels = config.data.examples.as_ref().map(|examples| &examples.labels);
+    if let Some(own) = labels.filter(|own| has_head && **own != task.labels) {
         return Err(Advice {
             message: format!(
-                "the head of run `{}` has the labels {:?}, and the task `{}` {:?}",
+                "the head of run `{}` has the labels {own:?}, and the task `{}` {:?}",
                 opened.run.name(),
-                own.labels,
                 task.name,
                 task.labels
             ),
@@ -61,38 +75,102 @@ pub(super) fn of_run(opened: &Opened, file: Option<&Path>, lossy: bool, skip_bad
         }
         .into());
     }
-    let data = task.data_config(has_head, lossy, skip_bad);
+    let data = match file {
+        Some(_) => task.data_config(has_head, lossy, skip_bad),
+        None => DataConfig { lossy, skip_bad, ..config.data.clone() },
+    };
     Ok((task, data))
 }
 
-/// Tests the model of a run, keeps what came of it in the run's folder, and says where.
-pub(super) fn test(
-    args: &Args,
-    run: &Run,
-    (model, opened): (&Gpt, &Opened),
+/// Whether the test of a run's task can be asked of it: said before it is trained.
+///
+/// # Errors
+/// Rows that cannot be read or asked; none at all.
+pub(super) fn check(config: &RunConfig, tokenizer: &Tokenizer) -> anyhow::Result<()> {
+    let Some(task) = &config.task else { return Ok(()) };
+    Test::new(task, tokenizer, read_rows(&config.data, RowsOf::Test, &std::env::temp_dir())?, config.data.skip_bad)?;
+    Ok(())
+}
+
+/// Says how many rows of a test a run has been trained on, as far as their prompts tell, where it is not the run's own test.
+pub(super) fn warn_of_trained(args: &Args, opened: &Opened, test: &Test) {
+    let config = opened.run.config();
+    if config.data.examples.is_none() {
+        return;
+    }
+    let data = DataConfig { skip_bad: true, ..config.data.clone() };
+    let Ok(trained) = read_rows(&data, RowsOf::Training, &std::env::temp_dir()) else { return };
+    let own = if data.test_paths.is_empty() { Ok(TestRows::default()) } else { read_rows(&data, RowsOf::Test, &std::env::temp_dir()) };
+    let held_out: HashSet<String> = own.unwrap_or_default().rows.into_iter().map(|row| row.prompt).collect();
+    let trained: HashSet<String> = trained.rows.into_iter().map(|row| row.prompt).filter(|prompt| !held_out.contains(prompt)).collect();
+    let n = test.rows.iter().filter(|row| trained.contains(&row.prompt)).count();
+    if n > 0 {
+        let name = opened.run.name();
+        line(args.quiet, &format!("warning: run `{name}` was trained on the prompts of {n} of these {} rows", test.rows.len()));
+    }
+}
+
+/// The rows that training sees, none of which has a prompt of the test; none where they are gone, for only baselines and the overlap need
+/// them.
+pub(super) fn training_rows(args: &Args, data: &DataConfig, test: &Test) -> Vec<TestRow> {
+    let read = if data.paths.is_empty() { Ok(TestRows::default()) } else { read_rows(data, RowsOf::Training, &std::env::temp_dir()) };
+    match read {
+        Ok(mut training) => {
+            let tested: HashSet<&str> = test.rows.iter().map(|row| row.prompt.as_str()).collect();
+            training.rows.retain(|row| !tested.contains(row.prompt.as_str()));
+            training.rows
+        }
+        Err(error) => {
+            line(args.quiet, &format!("warning: no baselines, for the training rows cannot be read: {error}"));
+            Vec::new()
+        }
+    }
+}
+
+/// Asks a model the test of a task.
+pub(super) fn ask(
+    name: &str,
+    (model, tokenizer): (&Gpt, &Tokenizer),
     (task, data): (&TaskConfig, &DataConfig),
     batch_size: usize,
     progress: &mut Progress,
-) -> anyhow::Result<TaskReport> {
-    let spool = std::env::temp_dir();
-    let rows = read_rows(data, RowsOf::Test, &spool)?;
-    // What only baselines and the overlap need may be gone.
-    let training = if data.paths.is_empty() { Ok(TestRows::default()) } else { read_rows(data, RowsOf::Training, &spool) };
-    let training = training.unwrap_or_else(|error| {
-        line(args.quiet, &format!("warning: no baselines, for the training rows cannot be read: {error}"));
-        TestRows::default()
-    });
-    let predictor = Predictor { model, tokenizer: &opened.tokenizer, task, batch_size };
-    let report = evaluate(&predictor, rows, &training.rows, data.skip_bad, &mut |done, total| progress.answering(done, total))?;
+) -> anyhow::Result<Tested> {
+    let test = Test::new(task, tokenizer, read_rows(data, RowsOf::Test, &std::env::temp_dir())?, data.skip_bad)?;
+    let predictor = Predictor { model, tokenizer, task, batch_size };
+    let answers = predictor.answer(&test.questions, &mut |done, total| progress.answering(done, total))?;
     progress.clear();
+    Ok(Tested { name: name.to_owned(), test, answers })
+}
+
+/// Keeps what came of a test in the run's folder. Where that cannot be written, what was computed is told all the same.
+pub(super) fn keep(args: &Args, run: &Run, report: &TaskReport) {
+    if let Err(error) = try_keep(run, report) {
+        line(args.quiet, &format!("warning: what came of the test is not kept in `{}`: {error:#}", run.dir().display()));
+    }
+}
+
+fn try_keep(run: &Run, report: &TaskReport) -> anyhow::Result<()> {
     let mut lines = String::new();
     for prediction in &report.predictions {
         lines += &serde_json::to_string(prediction)?;
         lines.push('\n');
     }
-    let page = page(run.name(), &report, &course(run)?);
-    run.save_task_results(&report.task, &serde_json::to_vec_pretty(&report)?, lines.as_bytes(), page.as_bytes())?;
-    Ok(report)
+    let page = page(run.name(), report, &course(run)?);
+    Ok(run.save_task_results(&report.task, &serde_json::to_vec_pretty(report)?, lines.as_bytes(), page.as_bytes())?)
+}
+
+/// Tests the model of a run, and keeps what came of it in the run's folder.
+pub(super) fn test(
+    args: &Args,
+    opened: &Opened,
+    (task, data): (&TaskConfig, &DataConfig),
+    batch_size: usize,
+    progress: &mut Progress,
+) -> anyhow::Result<(TaskReport, Test)> {
+    let tested = ask(opened.run.name(), (&opened.model, &opened.tokenizer), (task, data), batch_size, progress)?;
+    let report = tested.test.report(task, &tested.answers, &training_rows(args, data, &tested.test));
+    keep(args, &opened.run, &report);
+    Ok((report, tested.test))
 }
 
 /// How a run was trained, as far as its log tells.
@@ -128,7 +206,7 @@ pub(super) fn print(run: &Run, report: &TaskReport) -> anyhow::Result<()> {
             facts.push((name, format!("{} {what}", output::count(n as u64))));
         }
     };
-    count("left out", report.n_bad, "rows that are bad");
+    count("left out", report.n_bad, "bad rows of the files");
     count("truncated", report.n_truncated, "prompts that did not fit the context lost their beginning");
     if let Some(overlap) = report.overlap {
         let shared = format!(
@@ -143,29 +221,23 @@ pub(super) fn print(run: &Run, report: &TaskReport) -> anyhow::Result<()> {
     facts.extend(report.signatures.iter().map(|signature| ("signature", signature.clone())));
     output::pairs(&facts)?;
     output::text("\n")?;
-    let names = report.score_names();
-    let cell = |system: &SystemScores, name: &str| {
-        let score = system.scores.iter().find(|score| score.name == name);
-        score.map_or(String::new(), |score| match score.interval {
-            Some(interval) => format!("{} ({} to {})", number(score.value), number(interval.low), number(interval.high)),
-            None => number(score.value),
-        })
-    };
     let header: Vec<&str> = std::iter::once("").chain(report.systems.iter().map(|system| system.system.as_str())).collect();
-    let rows: Vec<Vec<String>> = names
+    let cell = |system: &SystemScores, name: &str| system.scores.iter().find(|score| score.name == name).map_or(String::new(), score);
+    let rows: Vec<Vec<String>> = score_names(&report.systems)
         .iter()
         .map(|name| std::iter::once((*name).to_owned()).chain(report.systems.iter().map(|system| cell(system, name))).collect())
         .collect();
     output::table(&header, &rows)?;
-    for system in report.systems.iter().filter_map(|system| Some((system.system.as_str(), system.beaten_by?))) {
-        let (name, comparison) = system;
-        output::text(&format!(
-            "model less {name}: {} ({} to {} in 95 % of 1,000 paired resamples, p {:.3})\n",
-            signed(comparison.difference),
-            signed(comparison.interval.low),
-            signed(comparison.interval.high),
-            comparison.p_value
-        ))?;
+    for (name, comparison) in report.systems.iter().filter_map(|system| Some((system.system.as_str(), system.beaten_by?))) {
+        output::text(&difference("model", name, comparison))?;
+    }
+    if let Some(name) = report.groups.first().and_then(|group| group.scores.first()).map(|score| score.name) {
+        output::text("\n")?;
+        let header = [&[name, "rows"][..], &header[1..]].concat();
+        let row = |group: &GroupScores| {
+            [shown(&group.group), output::count(group.n_rows as u64)].into_iter().chain(group.scores.iter().map(score)).collect()
+        };
+        output::table(&header, &report.groups.iter().map(row).collect::<Vec<Vec<String>>>())?;
     }
     if let Some(classes) = &report.classes {
         output::text("\n")?;
@@ -208,6 +280,44 @@ pub(super) fn print(run: &Run, report: &TaskReport) -> anyhow::Result<()> {
         ("predictions", run.task_predictions_path(&report.task).display().to_string()),
         ("report", run.task_report_path(&report.task).display().to_string()),
     ])
+}
+
+/// Prints systems beside each other, with where the report of each is kept.
+pub(super) fn print_side_by_side(found: &SideBySide, reports: &[PathBuf]) -> anyhow::Result<()> {
+    output::pairs(&[("task", format!("{}, {} rows", found.task, output::count(found.n_rows as u64)))])?;
+    output::text("\n")?;
+    let names = score_names(&found.systems);
+    let header: Vec<&str> = std::iter::once("").chain(names.iter().copied()).collect();
+    let row = |system: &SystemScores| {
+        let cell = |name: &&str| system.scores.iter().find(|score| score.name == *name).map_or(String::new(), score);
+        std::iter::once(system.system.clone()).chain(names.iter().map(cell)).collect::<Vec<String>>()
+    };
+    output::table(&header, &found.systems.iter().map(row).collect::<Vec<_>>())?;
+    output::text("\nmean of the runs, with the standard deviation of one\n")?;
+    let mean = |one: &MeanScore| vec![one.name.to_owned(), number(one.mean), format!("± {}", number(one.standard_deviation))];
+    output::table(&["", "mean", ""], &found.means.iter().map(mean).collect::<Vec<_>>())?;
+    output::text("\n")?;
+    for one in &found.differences {
+        output::text(&difference(&one.system, &one.less, one.comparison))?;
+    }
+    if !reports.is_empty() {
+        output::text("\n")?;
+    }
+    output::pairs(&reports.iter().map(|path| ("report", path.display().to_string())).collect::<Vec<_>>())
+}
+
+/// A score with its interval.
+fn score(score: &NamedScore) -> String {
+    match score.interval {
+        Some(interval) => format!("{} ({} to {})", number(score.value), number(interval.low), number(interval.high)),
+        None => number(score.value),
+    }
+}
+
+/// How the first score of one system differs from that of another, as a line.
+fn difference(system: &str, less: &str, comparison: Comparison) -> String {
+    let [difference, low, high] = [comparison.difference, comparison.interval.low, comparison.interval.high].map(signed);
+    format!("{system} less {less}: {difference} ({low} to {high} in 95 % of 1,000 paired resamples, p {:.3})\n", comparison.p_value)
 }
 
 /// A difference of scores.

@@ -116,12 +116,12 @@ pub(super) fn go_on(
     }
     match outcome {
         Outcome::Finished(summary) => {
-            finished(args, registry, training, &summary, &last_sample)?;
+            finished(args, registry, training, &summary, &last_sample, true)?;
             Ok(ExitCode::SUCCESS)
         }
         Outcome::AlreadyFinished(summary) => {
             line(args.quiet, &format!("run `{}` is finished: {}", run.name(), ended(&summary)));
-            finished(args, registry, training, &summary, &last_sample)?;
+            finished(args, registry, training, &summary, &last_sample, false)?;
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Stopped { step } => {
@@ -164,6 +164,7 @@ pub(super) fn begin(
         return Err(RunsError::Exists(name).into());
     }
     let (config, data) = prepared(config, args, new.data_dir, stop, progress)?;
+    task::check(&config, &data.tokenizer)?;
     check_disk(&config, registry.root(), 0)?;
     let (mut name, manifest) = (name, manifest(args, &config, &data, device)?);
     loop {
@@ -303,18 +304,35 @@ fn manifest(args: &Args, config: &RunConfig, data: &Prepared, device: &Device) -
     })
 }
 
-fn finished(args: &Args, registry: &Registry, training: &Training<'_>, summary: &Summary, sample: &str) -> anyhow::Result<()> {
+/// Says what came of a training, and, if it has ended just now, of its task's test. What is wrong with that does not make the training
+/// fail.
+fn finished(
+    args: &Args,
+    registry: &Registry,
+    training: &Training<'_>,
+    summary: &Summary,
+    sample: &str,
+    just_now: bool,
+) -> anyhow::Result<()> {
     let Training { run, config, .. } = *training;
     let verdict = judge(run)?;
     let beside = registry.fine_tunings_beside(run)?;
     // What was saved is what is used from now on: opening it here means that it can be opened later.
     let opened = open(run.dir(), &device::open(&args.device)?)?;
-    let tested = config.task.as_ref().map(|task| {
-        let mut progress = Progress::new(args.quiet);
-        task::test(args, run, (&opened.model, &opened), (task, &config.data), task::BATCH_SIZE, &mut progress)
-    });
-    let tested = tested.transpose()?;
+    let test = || {
+        let task = config.task.as_ref().filter(|_| just_now)?;
+        let tested = task::test(args, &opened, (task, &config.data), task::BATCH_SIZE, &mut Progress::new(args.quiet));
+        let why = |error: &anyhow::Error| {
+            format!(
+                "warning: the run is trained, and its test failed: {error:#}; `{} eval {}` tests it again",
+                program(),
+                quoted(&registry.handle(run))
+            )
+        };
+        tested.map(|(report, _)| report).inspect_err(|error| line(args.quiet, &why(error))).ok()
+    };
     if args.json {
+        let tested = test();
         let mut value = json!({ "run": run.name(), "dir": run.dir(), "summary": summary, "verdict": verdict, "fine_tunings": finetune::as_json(&beside), "sample": sample });
         if let Some(report) = &tested {
             value["task"] = task::as_json(run, report);
@@ -349,9 +367,9 @@ fn finished(args: &Args, registry: &Registry, training: &Training<'_>, summary: 
     }
     output::pairs(&rows)?;
     finetune::side_by_side(&beside)?;
-    if let Some(report) = &tested {
+    if let Some(report) = test() {
         output::text("\n")?;
-        task::print(run, report)?;
+        task::print(run, &report)?;
     }
     Ok(())
 }

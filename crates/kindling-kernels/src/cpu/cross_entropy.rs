@@ -123,7 +123,7 @@ fn scatter(x: &[f32], rows: &[usize], n: usize, cols: usize) -> Vec<f32> {
     out
 }
 
-/// The cross-entropy of each row in nats, and the likeliest id in place of its target.
+/// The cross-entropy of each row in nats, and the rank of its target: how many ids are likelier, or as likely and come first.
 ///
 /// # Panics
 /// If the sizes do not fit, or a target is not below V.
@@ -156,9 +156,10 @@ impl Kernel for Score<'_> {
     #[inline(always)]
     fn run<S: Vector>(self, simd: S) -> (f32, u32) {
         let largest = math::max(simd, self.logits);
-        let best = self.logits.iter().position(|logit| *logit == largest).unwrap_or(0);
-        let target = self.logits[self.id] - largest;
-        (exp_and_sum(simd, self.logits, largest).ln() - target, best as u32)
+        let target = self.logits[self.id];
+        let (before, behind) = self.logits.split_at(self.id);
+        let rank = before.iter().filter(|logit| **logit >= target).count() + behind.iter().filter(|logit| **logit > target).count();
+        (exp_and_sum(simd, self.logits, largest).ln() - (target - largest), rank as u32)
     }
 }
 

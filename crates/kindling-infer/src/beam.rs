@@ -63,7 +63,6 @@ pub fn beam_search(
     let mut cache = model.cache();
     let mut n_done = 0;
     for batch in order.chunks(options.batch_size) {
-        cache.clear();
         let mut searches: Vec<Search> = batch.iter().map(|i| Search::new(&prompts[*i], model.config().context_len, options)).collect();
         while step(model, &mut searches, end, n_ids, options, &mut cache)? {}
         for (search, i) in searches.into_iter().zip(batch) {

@@ -90,7 +90,6 @@ impl Generation<'_> {
             // Of a long prompt as much as fits; later half, so that not every token starts anew.
             let most = if self.n_new == 0 { context_len } else { (context_len / 2).max(1) };
             self.n_pending = self.ids.len().min(most);
-            self.cache.clear();
             self.sequence = Sequence::default();
         }
         let pending = &self.ids[self.ids.len() - self.n_pending..];

@@ -8,18 +8,24 @@ use crate::cpu::cached::CachedRow;
 /// Added to the score of a slot that must not be seen; see `attention.rs`.
 const MASKED: f32 = -1e9;
 
-/// Writes `rows` `[N, C]` over those of `table` `[slots, C]` from row `first` on, in place where nobody else has the table.
+/// Writes `rows` `[N, C]` into the `slots` of `table` `[S, C]`, N of them, in place where nobody else has the table.
 ///
 /// # Panics
-/// If there are not as many rows.
-pub fn write_rows(table: Tensor<2>, first: usize, rows: Tensor<2>) -> Tensor<2> {
-    let [n, c] = rows.dims();
-    assert!(first + n <= table.dims()[0] && c == table.dims()[1], "rows {first}..{} of {:?}", first + n, table.dims());
+/// If the sizes do not fit, or there is no such slot.
+pub fn write_rows(table: Tensor<2>, slots: &[u32], rows: Tensor<2>) -> Tensor<2> {
+    let ([n, c], [n_slots, width]) = (rows.dims(), table.dims());
+    assert!(n == slots.len() && c == width && slots.iter().all(|slot| (*slot as usize) < n_slots), "{n} rows into {n_slots} slots");
     #[cfg(feature = "flex")]
     if crate::flex::is_fused(&table) && !table.is_autodiff() {
-        return fused::write_rows(table, first, rows);
+        return fused::write_rows(table, slots, rows);
     }
-    table.slice_assign([first..first + n, 0..c], rows)
+    // Neighbours together.
+    let mut first = 0;
+    slots.chunk_by(|a, b| a + 1 == *b).fold(table, |table, run| {
+        let (slot, n) = (run[0] as usize, run.len());
+        first += n;
+        table.slice_assign([slot..slot + n, 0..c], rows.clone().slice([first - n..first, 0..c]))
+    })
 }
 
 /// softmax(q·kᵀ / sqrt(E))·v of each of `n_heads` heads over the slots that a token sees: those of its sequence before it, and its own.
@@ -74,11 +80,13 @@ mod fused {
     use crate::cpu::cached::{self as cpu, CachedRow};
     use crate::flex::{isa, owned, primitive, values as of, values_mut};
 
-    pub(super) fn write_rows(table: Tensor<2>, first: usize, rows: Tensor<2>) -> Tensor<2> {
+    pub(super) fn write_rows(table: Tensor<2>, slots: &[u32], rows: Tensor<2>) -> Tensor<2> {
         let c = table.dims()[1];
         let (mut table, rows) = (owned(primitive(table)), primitive(rows));
-        let rows = of(&rows);
-        values_mut(&mut table)[first * c..][..rows.len()].copy_from_slice(rows);
+        let to = values_mut(&mut table);
+        for (slot, row) in slots.iter().zip(of(&rows).chunks(c)) {
+            to[*slot as usize * c..][..c].copy_from_slice(row);
+        }
         Tensor::from_primitive::<Flex>(table)
     }
 

@@ -196,13 +196,18 @@ proptest! {
     }
 
     #[test]
-    fn rows_are_written_where_they_belong(n in 1usize..20, first in 0usize..20, c in 1usize..9, shared: bool) {
+    fn rows_are_written_where_they_belong(slots in prop::sample::subsequence((0..40u32).collect::<Vec<_>>(), 1..20).prop_shuffle(), c in 1usize..9, shared: bool) {
+        let n = slots.len();
         let device = Device::flex();
         let (table, rows) = (tensor(1, [40, c], &device), tensor(2, [n, c], &device));
         let kept = shared.then(|| table.clone());
         let mut expected = values(1, 40 * c);
-        expected[first * c..(first + n) * c].copy_from_slice(&values(2, n * c));
-        prop_assert_eq!(host(write_rows(table, first, rows)), expected);
+        for (slot, row) in slots.iter().zip(values(2, n * c).chunks(c)) {
+            expected[*slot as usize * c..][..c].copy_from_slice(row);
+        }
+        let composed = with_form(Form::Composed, || host(write_rows(table.clone(), &slots, rows.clone())));
+        prop_assert_eq!(&composed, &expected);
+        prop_assert_eq!(host(write_rows(table, &slots, rows)), expected);
         if let Some(kept) = kept {
             prop_assert_eq!(host(kept), values(1, 40 * c));
         }

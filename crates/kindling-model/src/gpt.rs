@@ -18,6 +18,7 @@ use kindling_kernels::{
 };
 
 use crate::DropoutKey;
+use crate::cache::{KvCache, Sequence};
 use crate::init::Init;
 use crate::lora::{Adapter, Lora};
 
@@ -92,20 +93,6 @@ pub struct Loss {
     pub nats: Tensor<1>,
     /// `[1]`: sum of the weights, the count of tokens that count.
     pub weight: Tensor<1>,
-}
-
-/// Keys and values of tokens that the model has seen, each in a slot. A slot is written once, so that sequences may share those of a
-/// common beginning.
-#[derive(Clone, Debug)]
-pub struct KvCache {
-    layers: Vec<(Tensor<2>, Tensor<2>)>, // keys and values, each [slots, C]
-    n_used: usize,
-}
-
-/// The tokens that a sequence has in a [`KvCache`], by their slots. A clone goes on by itself behind what both have seen.
-#[derive(Clone, Debug, Default)]
-pub struct Sequence {
-    slots: Vec<u32>,
 }
 
 impl Gpt {
@@ -374,79 +361,69 @@ impl Gpt {
 
     /// An empty cache.
     pub fn cache(&self) -> KvCache {
-        let empty = || Tensor::zeros([0, self.config.d_model], &self.device());
-        KvCache { layers: self.blocks.iter().map(|_| (empty(), empty())).collect(), n_used: 0 }
+        self.cache_for(0)
+    }
+
+    /// An empty cache with room for `n_slots` tokens before it has to grow.
+    pub fn cache_for(&self, n_slots: usize) -> KvCache {
+        KvCache::new(self.blocks.len(), self.config.d_model, n_slots, &self.device())
     }
 
     /// Steps each sequence by its own new tokens, of which it has at least one. Gives the logits `[B, V]` after the last of each.
     ///
     /// # Panics
-    /// If a sequence has no new token, or would grow beyond `context_len`.
+    /// As [`Self::hidden_cached`].
     pub fn forward_cached(&self, steps: &mut [(&mut Sequence, &[u32])], cache: &mut KvCache) -> Tensor<2> {
+        let mut n = 0;
+        let last: Vec<usize> = steps.iter().map(|(_, new)| (n += new.len(), n - 1).1).collect();
+        self.logits_of(self.hidden_cached(steps, cache), &last)
+    }
+
+    /// Steps each sequence by its own new tokens, of which it has at least one. Gives what the head sees at each of them, `[N, C]`, sequence by
+    /// sequence.
+    ///
+    /// # Panics
+    /// If a sequence has no new token, would grow beyond `context_len`, or is of another cache.
+    pub fn hidden_cached(&self, steps: &mut [(&mut Sequence, &[u32])], cache: &mut KvCache) -> Tensor<2> {
         let (context_len, device) = (self.config.context_len, self.device());
-        let n = steps.iter().map(|(_, new)| new.len()).sum::<usize>();
-        let first = cache.take(n);
-        let (mut ids, mut positions, mut last, mut slot) = (Vec::new(), Vec::new(), Vec::new(), first as u32);
+        let (mut ids, mut positions, mut slots) = (Vec::new(), Vec::new(), Vec::new());
         for (sequence, new) in steps.iter_mut() {
             let seen = sequence.len();
             assert!(!new.is_empty() && seen + new.len() <= context_len, "{} tokens after {seen} fit the context", new.len());
             ids.extend(new.iter().map(|id| i64::from(*id)));
             positions.extend((seen..seen + new.len()).map(|position| position as i64));
-            sequence.slots.extend(slot..slot + new.len() as u32);
-            slot += new.len() as u32;
-            last.push(ids.len() as i64 - 1);
+            cache.extend(sequence, new.len());
+            slots.extend_from_slice(&sequence.slots()[seen..]);
         }
-        let rows: Vec<CachedRow<'_>> = steps.iter().map(|(sequence, new)| CachedRow { slots: &sequence.slots, n_new: new.len() }).collect();
+        cache.grow();
+        let n = ids.len();
+        let rows: Vec<CachedRow<'_>> =
+            steps.iter().map(|(sequence, new)| CachedRow { slots: sequence.slots(), n_new: new.len() }).collect();
         let ints = |values: Vec<i64>| Tensor::<2, Int>::from_data(TensorData::new(values, [1, n]), &device);
         let mut x = self.embed(ints(ids), ints(positions), None); // [N, C]
         for (layer, (block, (keys, values))) in self.blocks.iter().zip(&mut cache.layers).enumerate() {
             let lora = |target| self.lora_of(layer, target);
             let qkv = project(&block.attn.qkv, lora(LoraTarget::Qkv), norm(&block.attn_norm, x.clone(), &self.config), Precision::F32);
             let [q, k, v]: [Tensor<2>; 3] = qkv.chunk(3, 1).try_into().expect("three chunks");
-            keys.inplace(|keys| write_rows(keys, first, k));
-            values.inplace(|values| write_rows(values, first, v));
+            keys.inplace(|keys| write_rows(keys, &slots, k));
+            values.inplace(|values| write_rows(values, &slots, v));
             let y = cached_attention(q, keys, values, block.attn.n_heads, &rows);
             x = x + project(&block.attn.proj, lora(LoraTarget::Proj), y, Precision::F32);
             let y = norm(&block.mlp_norm, x.clone(), &self.config);
             x = x + block.mlp.forward([lora(LoraTarget::Up), lora(LoraTarget::Down)], y, Precision::F32);
         }
-        let last = Tensor::<1, Int>::from_data(TensorData::new(last, [steps.len()]), &device);
-        self.head(norm(&self.final_norm, x.select(0, last), &self.config))
-    }
-}
-
-impl KvCache {
-    /// Forgets all sequences; none that was begun before can be stepped any more.
-    pub fn clear(&mut self) {
-        self.n_used = 0;
+        norm(&self.final_norm, x, &self.config)
     }
 
-    /// The first of `n` slots that nobody has.
-    fn take(&mut self, n: usize) -> usize {
-        /// So that a text that grows token by token is not copied at each.
-        const LEAST: usize = 64;
-        let first = self.n_used;
-        self.n_used += n;
-        for table in self.layers.iter_mut().flat_map(|(keys, values)| [keys, values]) {
-            let [n_slots, c] = table.dims();
-            if n_slots < self.n_used {
-                let more = Tensor::zeros([(self.n_used - n_slots).max(n_slots).max(LEAST), c], &table.device());
-                table.inplace(|table| if n_slots == 0 { more } else { Tensor::cat(vec![table, more], 0) });
-            }
-        }
-        first
-    }
-}
-
-impl Sequence {
-    /// Tokens that it has seen.
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// Whether that is none.
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+    /// The logits `[P, V]` at some `places` of what the head sees, `[N, C]`.
+    ///
+    /// # Panics
+    /// If there is no such place.
+    pub fn logits_of(&self, hidden: Tensor<2>, places: &[usize]) -> Tensor<2> {
+        let n = places.len();
+        let places: Vec<i64> = places.iter().map(|place| *place as i64).collect();
+        let places = Tensor::<1, Int>::from_data(TensorData::new(places, [n]), &hidden.device());
+        self.head(hidden.select(0, places))
     }
 }
 

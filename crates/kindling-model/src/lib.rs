@@ -2,6 +2,7 @@
 //!
 //! Read `gpt.rs` from top to bottom: it is the whole model.
 
+mod cache;
 mod dropout;
 mod error;
 pub mod gpt;
@@ -9,7 +10,8 @@ mod init;
 mod lora;
 pub mod weights;
 
+pub use cache::{KvCache, Sequence};
 pub use dropout::DropoutKey;
 pub use error::ModelError;
-pub use gpt::{Gpt, KvCache, Loss, Pass, Sequence, Teacher};
+pub use gpt::{Gpt, Loss, Pass, Teacher};
 pub use lora::Adapter;

@@ -33,6 +33,19 @@ pub struct Story {
     pub answer: String,
     /// How many facts it takes.
     pub asks: Asks,
+    /// What could have been asked before the story ends.
+    pub asked: Vec<Earlier>,
+}
+
+/// A question about the beginning of a story.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Earlier {
+    /// Bytes of the context that the answer follows from.
+    pub known: usize,
+    /// What is asked.
+    pub question: String,
+    /// A place.
+    pub answer: String,
 }
 
 impl Story {
@@ -40,6 +53,18 @@ impl Story {
     pub fn row(&self) -> Value {
         let facts = if self.asks == Asks::Person { 1 } else { 2 };
         json!({ "context": self.context, "question": self.question, "answer": self.answer, "facts": facts })
+    }
+
+    /// As a chat, in which each question is asked as soon as it can be answered.
+    pub fn chat(&self) -> Value {
+        let last = Earlier { known: self.context.len(), question: self.question.clone(), answer: self.answer.clone() };
+        let (mut messages, mut told) = (Vec::new(), 0);
+        for Earlier { known, question, answer } in self.asked.iter().chain([&last]) {
+            messages.push(json!({ "role": "user", "content": format!("{} {question}", &self.context[told..*known]) }));
+            messages.push(json!({ "role": "assistant", "content": format!(" {answer}") }));
+            told = *known;
+        }
+        json!({ "messages": messages })
     }
 
     /// The place that the story names last.
@@ -56,8 +81,8 @@ enum Held {
     At(usize),
 }
 
-/// `n` stories, half of them with each kind of question; the same for the same seed. Behind each sentence stands with the probability `asked`
-/// a question that can be answered by then, and its answer: in a story to learn from, more is asked than once.
+/// `n` stories, half of them with each kind of question; the same for the same seed. Behind each sentence something is asked with the
+/// probability `asked`: of a story to learn from, more can be learned than one answer.
 pub fn stories(seed: u64, n: usize, asked: f64) -> Vec<Story> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let kinds = [Asks::Person, Asks::Object].into_iter().cycle().take(n);
@@ -98,7 +123,7 @@ fn question(rng: &mut ChaCha8Rng, asks: Asks, places: &BTreeMap<usize, usize>, o
 
 fn story(rng: &mut ChaCha8Rng, n_moves: usize, asks: Asks, asked: f64) -> Option<Story> {
     let (mut places, mut objects) = (BTreeMap::<usize, usize>::new(), BTreeMap::<usize, Held>::new());
-    let mut sentences = Vec::new();
+    let (mut context, mut earlier) = (String::new(), Vec::new());
     let mut n_left = n_moves;
     while n_left > 0 {
         let held: Vec<(usize, usize)> = objects.iter().filter_map(|(object, held)| Some((*object, as_holder(*held)?))).collect();
@@ -131,14 +156,18 @@ fn story(rng: &mut ChaCha8Rng, n_moves: usize, asks: Asks, asked: f64) -> Option
                 format!("{} went to the {}.", PEOPLE[person], PLACES[place])
             }
         };
-        sentences.push(sentence);
-        if asked > 0.0 && rng.random_bool(asked) {
+        if !context.is_empty() {
+            context.push(' ');
+        }
+        context += &sentence;
+        if asked > 0.0 && n_left > 0 && rng.random_bool(asked) {
             let asks = if rng.random() { Asks::Person } else { Asks::Object };
-            sentences.extend(question(rng, asks, &places, &objects).map(|(question, place)| format!("{question} {}.", PLACES[place])));
+            let found = question(rng, asks, &places, &objects);
+            earlier.extend(found.map(|(question, place)| Earlier { known: context.len(), question, answer: PLACES[place].to_owned() }));
         }
     }
     let (question, place) = question(rng, asks, &places, &objects)?;
-    Some(Story { context: sentences.join(" "), question, answer: PLACES[place].to_owned(), asks })
+    Some(Story { context, question, answer: PLACES[place].to_owned(), asks, asked: earlier })
 }
 
 fn as_holder(held: Held) -> Option<usize> {
@@ -150,12 +179,17 @@ fn as_holder(held: Held) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
     use super::*;
 
     /// The answer as a reader finds it, from the sentences alone.
     fn read(story: &Story) -> Option<String> {
+        read_part(&story.context, &story.question)
+    }
+
+    fn read_part(context: &str, question: &str) -> Option<String> {
         let (mut places, mut holders, mut lying) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        for sentence in story.context.split_inclusive('.') {
+        for sentence in context.split_inclusive('.') {
             let words: Vec<&str> = sentence.trim().trim_end_matches('.').split(' ').collect();
             match words.as_slice() {
                 [person, "went", "to", "the", place] => drop(places.insert(*person, *place)),
@@ -164,19 +198,15 @@ mod tests {
                     holders.insert(*object, *person);
                 }
                 [person, "dropped", "the", object] => {
-                    assert_eq!(holders.remove(object), Some(*person), "{story:?}");
+                    assert_eq!(holders.remove(object), Some(*person), "{context}");
                     if let Some(place) = places.get(person) {
                         lying.insert(*object, *place);
                     }
                 }
-                ["Where", ..] => {
-                    let (question, answer) = sentence.split_once("? ").unwrap();
-                    assert_eq!(place_of(question.trim(), &places, &holders, &lying), Some(answer.trim_end_matches('.')), "{story:?}");
-                }
                 other => panic!("{other:?}"),
             }
         }
-        place_of(&story.question, &places, &holders, &lying).map(str::to_owned)
+        place_of(question, &places, &holders, &lying).map(str::to_owned)
     }
 
     type Known<'s> = BTreeMap<&'s str, &'s str>;
@@ -204,9 +234,21 @@ mod tests {
     fn stories_to_learn_from_are_asked_about_in_between() {
         let stories = stories(3, 2000, 0.5);
         assert!(stories.iter().all(|story| read(story).as_deref() == Some(&story.answer)));
-        let n_asked: usize = stories.iter().map(|story| story.context.matches('?').count()).sum();
-        println!("{n_asked} questions in between");
-        assert!(n_asked > 3 * 2000);
+        let asked: Vec<(&Story, &Earlier)> =
+            stories.iter().flat_map(|story| story.asked.iter().map(move |earlier| (story, earlier))).collect();
+        let right =
+            |(story, one): &(&Story, &Earlier)| read_part(&story.context[..one.known], &one.question).as_deref() == Some(&one.answer);
+        assert!(asked.iter().all(right));
+        println!("{} questions in between", asked.len());
+        assert!(asked.len() > 2 * 2000);
+        let said = stories[0].chat()["messages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|message| message["content"].as_str().unwrap())
+            .collect::<String>();
+        assert_eq!(said.matches('?').count(), stories[0].asked.len() + 1);
+        assert!(said.starts_with(&stories[0].context[..10]) && said.ends_with(&format!("{} {}", stories[0].question, stories[0].answer)));
     }
 
     #[test]

@@ -8,7 +8,6 @@
 
 mod baseline;
 mod beside;
-mod embed;
 mod predict;
 mod report;
 mod score;
@@ -17,7 +16,6 @@ mod task;
 
 pub use baseline::baselines;
 pub use beside::{Difference, MeanScore, SideBySide, Tested, side_by_side};
-pub use embed::{Neighbour, embed, nearest, token_vectors};
 pub use predict::{Answer, Asked, Predictor};
 pub use report::{Course, page};
 pub use score::{EvalError, Score, score_batches, score_text, score_tokens, validate};

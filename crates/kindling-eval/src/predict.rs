@@ -1,8 +1,8 @@
 //! What a model says to the rows of a task: labels and choices by their likelihood, all else by beam search. Scores nothing.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 use kindling_config::{DecodeConfig, TaskConfig, TaskKind};
-use kindling_infer::{BeamOptions, beam_search, prompt_ids};
+use kindling_infer::{BeamOptions, beam_search, in_batches, prompt_ids, truncate};
 use kindling_model::{Gpt, Pass};
 use kindling_tokenizer::Tokenizer;
 
@@ -42,9 +42,6 @@ pub struct Answer {
     /// Whether the prompt lost its beginning, which did not fit the context.
     pub is_truncated: bool,
 }
-
-/// Computes a batch: gets the numbers of its rows, their ids `[B, T]`, and the place of the last token of each, counted row by row.
-pub(crate) type ComputeFn<'a> = dyn FnMut(&[usize], Tensor<2, Int>, &[usize]) -> Result<(), EvalError> + 'a;
 
 /// A prompt and what follows it, as the model sees them.
 struct Continuation {
@@ -97,7 +94,7 @@ impl Predictor<'_> {
                 let text = self.task.labels[largest(&logits)].clone();
                 answers[*i] = Some(Answer { text, probabilities, log_likelihood: None, is_truncated: truncated[*i] });
             }
-            Ok(())
+            Ok::<_, EvalError>(())
         })?;
         Ok(answers.into_iter().map(|answer| answer.expect("each row is in a batch")).collect())
     }
@@ -163,7 +160,7 @@ impl Predictor<'_> {
             for i in batch {
                 found[*i] = -nats.by_ref().take(continuations[*i].targets.len()).map(f64::from).sum::<f64>();
             }
-            Ok(())
+            Ok::<_, EvalError>(())
         })?;
         Ok(found)
     }
@@ -191,38 +188,6 @@ impl Predictor<'_> {
         };
         found.into_iter().zip(truncated).map(answer).collect()
     }
-}
-
-/// Rows of like lengths together, filled up to the longest.
-pub(crate) fn in_batches(
-    rows: &[Vec<u32>],
-    batch_size: usize,
-    device: &Device,
-    progress: &mut dyn FnMut(u64, u64),
-    compute: &mut ComputeFn<'_>,
-) -> Result<(), EvalError> {
-    let mut order: Vec<usize> = (0..rows.len()).collect();
-    order.sort_by_key(|i| (std::cmp::Reverse(rows[*i].len()), *i));
-    let mut done = 0;
-    for batch in order.chunks(batch_size.max(1)) {
-        let t = rows[batch[0]].len();
-        let (mut ids, mut last) = (vec![0i64; batch.len() * t], Vec::with_capacity(batch.len()));
-        for ((row, ids), i) in ids.chunks_mut(t).enumerate().zip(batch) {
-            ids.iter_mut().zip(&rows[*i]).for_each(|(to, id)| *to = i64::from(*id));
-            last.push(row * t + rows[*i].len() - 1);
-        }
-        compute(batch, Tensor::from_data(TensorData::new(ids, [batch.len(), t]), device), &last)?;
-        done += batch.len() as u64;
-        progress(done, rows.len() as u64);
-    }
-    Ok(())
-}
-
-/// Takes tokens from the beginning until at most `most` are left; says whether there were any.
-pub(crate) fn truncate(ids: &mut Vec<u32>, most: usize) -> bool {
-    let surplus = ids.len().saturating_sub(most);
-    ids.drain(..surplus);
-    surplus > 0
 }
 
 fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {

@@ -37,6 +37,25 @@ pub enum InferError {
     /// Nothing to begin with.
     #[error("the prompt is empty, and this vocabulary has no token that begins a text")]
     EmptyPrompt,
+    /// A token that there is not.
+    #[error("the prompt has token {id}, expected ids below {vocab_size}")]
+    NoToken {
+        /// As given.
+        id: u32,
+        /// Tokens that there are.
+        vocab_size: usize,
+    },
+    /// A word without a token.
+    #[error("the word `{0}` has no token")]
+    NoWord(String),
+    /// A prompt that leaves no room for a text.
+    #[error("the prompt has {found} tokens, expected fewer than the context of {context_len}")]
+    LongPrompt {
+        /// Its tokens.
+        found: usize,
+        /// Tokens of the context.
+        context_len: usize,
+    },
     /// The model gives logits that are not numbers.
     #[error("the model's logits are not finite after {0} tokens")]
     NotFinite(usize),
@@ -53,6 +72,9 @@ impl InferError {
             Self::NoAdapter(run) => Some(format!("the weights of `{run}` stand by themselves already; use it as it is")),
             Self::Vocabulary { .. } => Some("use the tokenizer saved in the same run".into()),
             Self::Prompt(_) => Some("pass another `--prompt`, or change `sample.prompt` with `--set`".into()),
+            Self::NoToken { .. } => Some("encode the prompt with the run's own tokenizer".into()),
+            Self::NoWord(_) => Some("give a word with letters".into()),
+            Self::LongPrompt { .. } => Some("shorten the prompt, or use a run with a longer `model.context_len`".into()),
             Self::EmptyPrompt => Some("pass `--prompt TEXT`, or set `sample.prompt`".into()),
             Self::NotFinite(_) => Some("the weights hold NaN or infinite values; train anew with a lower `train.lr`".into()),
         }

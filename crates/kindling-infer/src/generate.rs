@@ -1,36 +1,22 @@
-//! Streaming generation of one text with a KV cache. Does not batch requests.
+//! One text as an iterator, without an engine of one's own.
+
+use std::collections::VecDeque;
 
 use kindling_config::SamplingConfig;
-use kindling_model::{Gpt, KvCache, Sequence};
-use kindling_tokenizer::{StreamDecoder, Tokenizer};
+use kindling_model::Gpt;
+use kindling_tokenizer::Tokenizer;
 
-use crate::{InferError, Sampler};
-
-/// Why a generation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopReason {
-    /// The model drew the end-of-text token.
-    EndOfText,
-    /// It drew as many tokens as it was allowed.
-    MaxNewTokens,
-}
+use crate::engine::{Border, Engine, EngineLimits, Event, Request, StopReason};
+use crate::{InferError, Sampling};
 
 /// A text being generated: an iterator over pieces of valid UTF-8, in order. Its prompt is not repeated.
 #[derive(Debug)]
 pub struct Generation<'a> {
-    model: &'a Gpt,
-    tokenizer: &'a Tokenizer,
-    sampler: Sampler,
-    decoder: StreamDecoder<'a>,
-    cache: KvCache,
-    sequence: Sequence,
-    /// Every token so far, the prompt's included.
-    ids: Vec<u32>,
-    /// Tokens that the cache has not seen yet: the last of `ids`.
-    n_pending: usize,
-    n_left: usize,
+    engine: Engine<'a>,
+    pieces: VecDeque<Result<String, InferError>>,
     n_new: usize,
     stop: Option<StopReason>,
+    is_over: bool,
 }
 
 /// Continues `prompt`, which is taken as the beginning of a document.
@@ -41,25 +27,18 @@ pub struct Generation<'a> {
 /// # Errors
 /// A prompt that the vocabulary cannot express, or an empty one where no token begins a text.
 pub fn generate<'a>(model: &'a Gpt, tokenizer: &'a Tokenizer, config: &SamplingConfig, seed: u64) -> Result<Generation<'a>, InferError> {
-    let ids = prompt_ids(tokenizer, &config.prompt)?;
-    // Behind the prompt, so that what a token looks like after another one is right for the first new one too.
-    let mut decoder = tokenizer.stream_decoder();
-    for id in ids.iter().filter(|id| Some(**id) != tokenizer.end_of_text()) {
-        decoder.push(*id)?;
-    }
-    Ok(Generation {
-        model,
-        tokenizer,
-        sampler: Sampler::new(config, seed),
-        decoder,
-        cache: model.cache(),
-        sequence: Sequence::default(),
-        n_pending: ids.len(),
-        ids,
-        n_left: config.max_new_tokens,
-        n_new: 0,
-        stop: None,
-    })
+    let request = Request {
+        prompt: prompt_ids(tokenizer, &config.prompt)?,
+        sampling: Sampling::from(config),
+        seed,
+        max_new_tokens: config.max_new_tokens,
+        border: Border::Slide,
+        ..Request::default()
+    };
+    let limits = EngineLimits { n_running: 1, n_tokens_a_step: usize::MAX, n_tokens_kept: 0 };
+    let mut engine = Engine::new(model, tokenizer, limits);
+    engine.add(request)?;
+    Ok(Generation { engine, pieces: VecDeque::new(), n_new: 0, stop: None, is_over: config.max_new_tokens == 0 })
 }
 
 /// The ids that a prompt begins a text with: the end-of-text token first, where the vocabulary has one.
@@ -78,43 +57,29 @@ impl Generation<'_> {
         self.stop
     }
 
-    /// Tokens drawn so far.
+    /// Tokens of the text so far.
     pub fn n_new(&self) -> usize {
         self.n_new
     }
 
-    /// Draws the next token and feeds it to the decoder.
-    fn step(&mut self) -> Result<String, InferError> {
-        let context_len = self.model.config().context_len;
-        if self.sequence.len() + self.n_pending > context_len {
-            // Of a long prompt as much as fits; later half, so that not every token starts anew.
-            let most = if self.n_new == 0 { context_len } else { (context_len / 2).max(1) };
-            self.n_pending = self.ids.len().min(most);
-            self.sequence = Sequence::default();
+    fn step(&mut self) {
+        for (_, event) in self.engine.step() {
+            match event {
+                Event::Prompt(_) => {}
+                Event::Token { text, .. } => {
+                    self.n_new += 1;
+                    self.pieces.push_back(Ok(text));
+                }
+                Event::Ended { text, reason } => {
+                    (self.stop, self.is_over) = (Some(reason), true);
+                    self.pieces.push_back(Ok(text));
+                }
+                Event::Failed(error) => {
+                    self.is_over = true;
+                    self.pieces.push_back(Err(error));
+                }
+            }
         }
-        let pending = &self.ids[self.ids.len() - self.n_pending..];
-        let logits = self.model.forward_cached(&mut [(&mut self.sequence, pending)], &mut self.cache);
-        let logits: Vec<f32> = logits.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
-        // A vocabulary padded beyond the tokenizer's has ids without text.
-        let logits = &logits[..self.tokenizer.vocab_size().min(logits.len())];
-        if logits.iter().any(|logit| !logit.is_finite()) {
-            return Err(InferError::NotFinite(self.ids.len()));
-        }
-        let id = self.sampler.sample(logits);
-        self.n_new += 1;
-        self.n_left -= 1;
-        if self.tokenizer.end_of_text() == Some(id) {
-            self.stop = Some(StopReason::EndOfText);
-            return Ok(self.decoder.finish());
-        }
-        self.ids.push(id);
-        self.n_pending = 1;
-        let mut text = self.decoder.push(id)?;
-        if self.n_left == 0 {
-            self.stop = Some(StopReason::MaxNewTokens);
-            text += &self.decoder.finish();
-        }
-        Ok(text)
     }
 }
 
@@ -122,13 +87,9 @@ impl Iterator for Generation<'_> {
     type Item = Result<String, InferError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.stop.is_some() || self.n_left == 0 {
-            return None;
+        while self.pieces.is_empty() && !self.is_over {
+            self.step();
         }
-        let result = self.step();
-        if result.is_err() {
-            self.n_left = 0;
-        }
-        Some(result)
+        self.pieces.pop_front()
     }
 }

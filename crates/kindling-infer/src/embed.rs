@@ -2,13 +2,11 @@
 
 use burn::tensor::{Tensor, TensorData};
 use kindling_config::{ModelConfig, Pooling, Seed};
-use kindling_infer::prompt_ids;
 use kindling_model::weights::to_host;
 use kindling_model::{Gpt, Pass};
 use kindling_tokenizer::Tokenizer;
 
-use crate::EvalError;
-use crate::predict::{in_batches, truncate};
+use crate::{InferError, in_batches, prompt_ids, truncate};
 
 /// A vector for each text: the residual stream behind the last norm, `[C]`, at the last token or as the mean over all tokens; the token that
 /// begins a text takes no part in the mean. Of a text longer than the context the end is seen; of how many is told too. `progress` hears of texts done and texts in
@@ -23,7 +21,7 @@ pub fn embed(
     pooling: Pooling,
     batch_size: usize,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<(Vec<Vec<f32>>, usize), EvalError> {
+) -> Result<(Vec<Vec<f32>>, usize), InferError> {
     // What a head over classes pools is not asked for.
     let config = ModelConfig { n_classes: 0, pooling: Pooling::Last, ..model.config().clone() };
     let model = &model.clone().with_head(&config, Seed(0));
@@ -46,7 +44,7 @@ pub fn embed(
             }
             found[*i] = vector;
         }
-        Ok(())
+        Ok::<_, InferError>(())
     })?;
     Ok((found, n_truncated))
 }
@@ -77,15 +75,15 @@ pub struct Neighbour {
 ///
 /// # Errors
 /// A word that the vocabulary cannot express, or that has no token.
-pub fn nearest(model: &Gpt, tokenizer: &Tokenizer, word: &str, n: usize) -> Result<Vec<Neighbour>, EvalError> {
-    let spellings = [format!(" {word}"), word.to_owned()].map(|text| tokenizer.encode(&text).map_err(EvalError::Tokenizer));
+pub fn nearest(model: &Gpt, tokenizer: &Tokenizer, word: &str, n: usize) -> Result<Vec<Neighbour>, InferError> {
+    let spellings = [format!(" {word}"), word.to_owned()].map(|text| tokenizer.encode(&text).map_err(InferError::Tokenizer));
     let [with_space, without] = spellings;
     let own = match (with_space, without?) {
         (Ok(with_space), without) if with_space.len() < without.len() => with_space,
         (_, without) => without,
     };
     if own.is_empty() {
-        return Err(EvalError::TooShort { found: 0 });
+        return Err(InferError::NoWord(word.to_owned()));
     }
     let vectors = token_vectors(model, tokenizer);
     let mut wanted = vec![0f64; model.config().d_model];

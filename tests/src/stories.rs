@@ -2,6 +2,7 @@
 //! of the bAbI tasks 1 and 2 (Weston et al., arXiv:1502.05698).
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
@@ -11,7 +12,7 @@ const PEOPLE: [&str; 8] = ["Mary", "John", "Daniel", "Sandra", "Julie", "Bill", 
 const PLACES: [&str; 10] = ["kitchen", "garden", "office", "bathroom", "hallway", "bedroom", "cellar", "attic", "park", "school"];
 const OBJECTS: [&str; 5] = ["apple", "football", "milk", "book", "lamp"];
 /// How often somebody goes somewhere in a story, each number as often; between that things are taken and dropped.
-const MOVES: std::ops::RangeInclusive<usize> = 2..=10;
+pub const MOVES: RangeInclusive<usize> = 2..=10;
 
 /// What a question asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,13 +83,14 @@ enum Held {
 }
 
 /// `n` stories, half of them with each kind of question; the same for the same seed. Behind each sentence something is asked with the
-/// probability `asked`: of a story to learn from, more can be learned than one answer.
-pub fn stories(seed: u64, n: usize, asked: f64) -> Vec<Story> {
+/// probability `asked`: of a story to learn from, more can be learned than one answer. With fewer `moves` than [`MOVES`] they are short, to
+/// begin with.
+pub fn stories(seed: u64, n: usize, asked: f64, moves: &RangeInclusive<usize>) -> Vec<Story> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let kinds = [Asks::Person, Asks::Object].into_iter().cycle().take(n);
     kinds
         .map(|asks| {
-            let n_moves = rng.random_range(MOVES);
+            let n_moves = rng.random_range(moves.clone());
             loop {
                 // A story that nothing can be asked about is told anew, as long as before.
                 if let Some(story) = story(&mut rng, n_moves, asks, asked) {
@@ -219,8 +221,8 @@ mod tests {
 
     #[test]
     fn answers_follow_from_the_sentences_and_not_from_the_last_place() {
-        let stories = stories(1, 20_000, 0.0);
-        assert_eq!(stories[..100], super::stories(1, 100, 0.0));
+        let stories = stories(1, 20_000, 0.0, &MOVES);
+        assert_eq!(stories[..100], super::stories(1, 100, 0.0, &MOVES));
         assert!(stories.iter().all(|story| read(story).as_deref() == Some(&story.answer)));
         for asks in [Asks::Person, Asks::Object] {
             let of_kind: Vec<_> = stories.iter().filter(|story| story.asks == asks).collect();
@@ -232,7 +234,7 @@ mod tests {
 
     #[test]
     fn stories_to_learn_from_are_asked_about_in_between() {
-        let stories = stories(3, 2000, 0.5);
+        let stories = stories(3, 2000, 0.5, &MOVES);
         assert!(stories.iter().all(|story| read(story).as_deref() == Some(&story.answer)));
         let asked: Vec<(&Story, &Earlier)> =
             stories.iter().flat_map(|story| story.asked.iter().map(move |earlier| (story, earlier))).collect();
@@ -254,7 +256,7 @@ mod tests {
     #[test]
     fn stories_have_two_to_ten_moves_each_as_often() {
         let mut counts = BTreeMap::<usize, usize>::new();
-        for story in stories(2, 20_000, 0.0) {
+        for story in stories(2, 20_000, 0.0, &MOVES) {
             *counts.entry(story.context.matches(" went ").count()).or_default() += 1;
         }
         println!("{counts:?}");

@@ -88,9 +88,26 @@ fn eval_counts_every_byte_once() {
         let value = lab.run(&format!("eval {name} --text eval.txt --json")).json();
         assert_eq!(
             keys(&value),
-            ["accuracy", "bits_per_byte", "loss", "n_bytes", "n_targets", "perplexity", "run", "standard_error", "step", "text"]
+            [
+                "accuracy",
+                "bits_per_byte",
+                "bits_per_character",
+                "loss",
+                "n_bytes",
+                "n_characters",
+                "n_targets",
+                "perplexity",
+                "run",
+                "standard_error",
+                "step",
+                "text",
+                "top_5_accuracy"
+            ]
         );
         assert_eq!(value["n_bytes"].as_u64(), expected, "{name}: {value}");
+        let n_characters = text.chars().count() as u64 + u64::from(name != "char");
+        assert_eq!(value["n_characters"].as_u64(), expected.map(|_| n_characters), "{name}: {value}");
+        assert!(value["top_5_accuracy"].as_f64() >= value["accuracy"].as_f64(), "{value}");
         assert_eq!(value["bits_per_byte"].as_f64().is_some(), expected.is_some(), "{name}: {value}");
         let number = |key: &str| value[key].as_f64().unwrap_or_else(|| panic!("{key}: {value}"));
         assert!((number("perplexity") - number("loss").exp()).abs() < 1e-9 * number("perplexity"), "{value}");

@@ -2,6 +2,7 @@
 
 mod bench;
 mod binary;
+mod check;
 mod ci;
 mod test;
 mod tidy;
@@ -32,6 +33,8 @@ enum Task {
     Bench(bench::BenchArgs),
     /// Kill runs with SIGKILL at random moments, resume them, and compare what they end in with a run that was left alone
     VerifyResume(verify_resume::VerifyResumeArgs),
+    /// Let other people's clients ask the server
+    Check(check::CheckArgs),
     /// Check the rules of the workspace that no lint knows
     Tidy,
     /// Run everything that a change has to pass
@@ -55,6 +58,7 @@ fn run(task: Task) -> anyhow::Result<u8> {
         Task::Test(args) => test::command(&workspace, &args),
         Task::Bench(args) => bench::command(&workspace, &args),
         Task::VerifyResume(args) => verify_resume::command(&workspace, &args),
+        Task::Check(args) => check::command(&workspace, &args),
         Task::Tidy => tidy::command(&workspace),
         Task::Ci(args) => ci::command(&workspace, &args),
     }

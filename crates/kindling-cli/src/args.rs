@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Apply(ApplyArgs),
     /// Turn texts or tokens into vectors, or list the tokens that are near a word
     Embed(EmbedArgs),
+    /// Serve runs over HTTP: OpenAI's interface, and a page to talk to them
+    Serve(ServeArgs),
     /// List runs, or show one
     Runs {
         #[command(subcommand)]
@@ -346,6 +348,40 @@ pub(crate) struct ApplyArgs {
     /// Replace invalid UTF-8 by U+FFFD instead of refusing the file
     #[arg(long)]
     pub(crate) lossy: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeArgs {
+    /// Runs, by name or path, or `latest`; requests choose one by its name
+    #[arg(default_value = "latest", value_name = "RUN")]
+    pub(crate) runs: Vec<String>,
+    /// The address to listen on; others than this machine's own ask for an API key
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) host: std::net::IpAddr,
+    /// The port; 0 takes one that is free
+    #[arg(long, value_name = "N", default_value_t = 8000)]
+    pub(crate) port: u16,
+    /// Answer only who knows the key in this file, or in the variable KINDLING_API_KEY
+    #[arg(long, value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// Answer everybody who can reach the address, without a key
+    #[arg(long)]
+    pub(crate) allow_anyone: bool,
+    /// A chat template of Jinja, as Hugging Face's; by default as the run was trained on chats
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chat_template: Option<PathBuf>,
+    /// Texts that are asked for at once; more are refused until there is room
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = batch_size)]
+    pub(crate) max_queue: usize,
+    /// Texts that are written at once
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = batch_size)]
+    pub(crate) max_running: usize,
+    /// New tokens of a text at most
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = batch_size)]
+    pub(crate) max_new_tokens: usize,
+    /// How long a request may take, waiting included
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) timeout: u64,
 }
 
 #[derive(Debug, clap::Args)]

@@ -12,6 +12,7 @@ pub(crate) mod merge;
 pub(crate) mod prepare;
 mod preview;
 pub(crate) mod runs;
+pub(crate) mod serve;
 pub(crate) mod task;
 pub(crate) mod tokenizer;
 pub(crate) mod train;

@@ -15,6 +15,11 @@ pub(crate) const STOPPING: &str = "stopping once everything is saved; once more 
 
 /// What is set by the first interrupt.
 pub(crate) fn listen(quiet: bool) -> anyhow::Result<Arc<AtomicBool>> {
+    listen_with(quiet, STOPPING)
+}
+
+/// The same, with another answer to the first interrupt.
+pub(crate) fn listen_with(quiet: bool, answer: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&stop);
     let was_terminal = stderr().is_terminal();
@@ -31,7 +36,7 @@ pub(crate) fn listen(quiet: bool) -> anyhow::Result<Arc<AtomicBool>> {
         }
         // The dashboard says so itself.
         if !dashboard::is_open() {
-            line(quiet, STOPPING);
+            line(quiet, answer);
         }
     })
     .context("cannot listen for Ctrl-C")?;

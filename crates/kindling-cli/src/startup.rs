@@ -24,12 +24,14 @@ pub(crate) fn set_up_process() {
     }
 }
 
-/// Starts the global pool with the calling thread as one of its workers: a thread outside of the pool is parked and
-/// woken for every parallel operation, a quarter of the time of a small model.
-pub(crate) fn thread_pool(threads: Option<u16>) -> anyhow::Result<()> {
+/// Starts the global pool, with the calling thread as one of its workers where that `computes`: a thread outside of the pool is parked and
+/// woken for every parallel operation, a quarter of the time of a small model. A worker that waits for something else would hold up all.
+pub(crate) fn thread_pool(threads: Option<u16>, computes: bool) -> anyhow::Result<()> {
     // As many as the process may use: cgroup quotas and affinity count.
     let threads = threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
-    rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global().context("cannot start the thread pool")
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    let builder = if computes { builder.use_current_thread() } else { builder };
+    builder.build_global().context("cannot start the thread pool")
 }
 
 /// Computes with other instructions than the best ones.

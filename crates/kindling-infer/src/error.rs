@@ -45,6 +45,20 @@ pub enum InferError {
         /// Tokens that there are.
         vocab_size: usize,
     },
+    /// A chat template that is none.
+    #[error("the chat template is none: {0}")]
+    ChatTemplate(minijinja::Error),
+    /// Messages that a chat template makes no text of.
+    #[error("the chat template refuses the messages: {0}")]
+    Chat(minijinja::Error),
+    /// A message that cannot be said.
+    #[error("message {number}: {source}")]
+    Message {
+        /// Counted from 1.
+        number: usize,
+        /// Why.
+        source: TokenizerError,
+    },
     /// A word without a token.
     #[error("the word `{0}` has no token")]
     NoWord(String),
@@ -73,6 +87,9 @@ impl InferError {
             Self::Vocabulary { .. } => Some("use the tokenizer saved in the same run".into()),
             Self::Prompt(_) => Some("pass another `--prompt`, or change `sample.prompt` with `--set`".into()),
             Self::NoToken { .. } => Some("encode the prompt with the run's own tokenizer".into()),
+            Self::ChatTemplate(_) => Some("a template of Jinja, as Hugging Face's `chat_template`".into()),
+            Self::Chat(_) => Some("give messages as the template wants them: often the user's and the assistant's by turns".into()),
+            Self::Message { source, .. } => source.hint(),
             Self::NoWord(_) => Some("give a word with letters".into()),
             Self::LongPrompt { .. } => Some("shorten the prompt, or use a run with a longer `model.context_len`".into()),
             Self::EmptyPrompt => Some("pass `--prompt TEXT`, or set `sample.prompt`".into()),

@@ -4,6 +4,7 @@
 
 mod batches;
 mod beam;
+mod chat;
 mod embed;
 mod engine;
 mod error;
@@ -14,6 +15,7 @@ mod stop;
 
 pub use batches::{ComputeFn, in_batches, truncate};
 pub use beam::{BeamOptions, Hypothesis, beam_search};
+pub use chat::{ChatTemplate, Message};
 pub use embed::{Neighbour, embed, nearest, token_vectors};
 pub use engine::{Border, Engine, EngineLimits, Event, Request, RequestId, StopReason, TokenScore};
 pub use error::InferError;

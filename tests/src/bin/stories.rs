@@ -1,21 +1,30 @@
-//! Writes stories: `stories SEED N > FILE.jsonl` rows for the task `tasks/stories.toml`, and `stories SEED N ASKED > FILE.jsonl` chats to learn
-//! from, in which behind each sentence something is asked with the probability ASKED.
+//! Writes stories: `stories SEED N [MOVES] > FILE.jsonl` rows for the task `tasks/stories.toml`, of 2 to MOVES moves, 10 by default; `stories
+//! --chats ASKED SEED N [MOVES] > FILE.jsonl` chats, in which behind each sentence something is asked with the probability ASKED.
 
 use std::io::Write;
 
-use kindling_tests::stories::stories;
+use kindling_tests::stories::{MOVES, stories};
 
 fn main() -> std::io::Result<()> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let number = |i: usize| words.get(i).and_then(|word| word.parse::<u64>().ok());
-    let asked = words.get(2).map(|word| word.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share)));
-    let (Some(seed), Some(n), None | Some(Some(_)), true) = (number(0), number(1), asked, words.len() <= 3) else {
-        let expected =
-            "expected a seed, how many stories are wanted and perhaps a share of sentences with a question, as in `stories 1 20000`";
-        return Err(std::io::Error::other(expected));
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    let mut asked = None;
+    if words.first().is_some_and(|word| word == "--chats") {
+        words.remove(0);
+        asked = Some(words.drain(..1.min(words.len())).next().and_then(|word| word.parse().ok()).unwrap_or(f64::NAN));
+    }
+    let numbers: Vec<Option<u64>> = words.iter().map(|word| word.parse().ok()).collect();
+    let is_share = asked.is_none_or(|asked| (0.0..=1.0).contains(&asked));
+    let (seed, n, most) = match numbers.as_slice() {
+        [Some(seed), Some(n)] if is_share => (*seed, *n, *MOVES.end()),
+        [Some(seed), Some(n), Some(most)] if is_share && MOVES.contains(&(*most as usize)) => (*seed, *n, *most as usize),
+        _ => {
+            let expected = "expected a seed, how many stories are wanted and perhaps how many moves they have at most, 2 to 10, as in \
+                            `stories 1 20000`; and before them perhaps `--chats` and a share of sentences, from 0 to 1, with a question";
+            return Err(std::io::Error::other(expected));
+        }
     };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    for story in stories(seed, usize::try_from(n).unwrap_or(usize::MAX), asked.flatten().unwrap_or(0.0)) {
+    for story in stories(seed, usize::try_from(n).unwrap_or(usize::MAX), asked.unwrap_or(0.0), &(*MOVES.start()..=most)) {
         writeln!(out, "{}", if asked.is_some() { story.chat() } else { story.row() })?;
     }
     out.flush()

@@ -1,0 +1,90 @@
+//! `kindling serve`: runs behind HTTP.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use kindling_infer::{ChatTemplate, EngineLimits, open};
+use kindling_runs::Registry;
+use kindling_serve::{ServeOptions, ServedModel, app, serve_until};
+
+use crate::args::{Args, ServeArgs};
+use crate::failure::Advice;
+use crate::progress::line;
+use crate::{device, interrupt, output};
+
+/// Where a key can be given without anybody seeing it in a list of processes.
+const KEY_VARIABLE: &str = "KINDLING_API_KEY";
+
+pub(crate) fn run(args: &Args, serve: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let api_key = api_key(serve.api_key_file.as_deref())?;
+    check_address(serve.host, api_key.is_some() || serve.allow_anyone)?;
+    let (registry, device) = (Registry::new(&args.runs_dir), device::open(&args.device)?);
+    let mut models = Vec::new();
+    for name in &serve.runs {
+        let opened = open(&registry.resolve(name)?, &device)?;
+        for message in &opened.rejected {
+            line(args.quiet, &format!("warning: {message}; using another checkpoint"));
+        }
+        if opened.model.config().n_classes > 0 {
+            return Err(Advice {
+                message: format!("run `{}` has a classification head, and writes no text", opened.run.name()),
+                hint: format!("use `kindling apply {}`", opened.run.name()),
+            }
+            .into());
+        }
+        let name = opened.run.name().to_owned();
+        if models.iter().any(|other: &ServedModel| other.name == name) {
+            return Err(Advice { message: format!("run `{name}` is given twice"), hint: "give each run once".into() }.into());
+        }
+        let template = match &serve.chat_template {
+            Some(path) => ChatTemplate::new(fs_err::read_to_string(path)?)?,
+            None => ChatTemplate::of_examples(&opened.run.config().data.examples.clone().unwrap_or_default())?,
+        };
+        models.push(ServedModel { name, model: opened.model, tokenizer: opened.tokenizer, template });
+    }
+    let options = ServeOptions {
+        api_key,
+        max_queue: serve.max_queue,
+        max_new_tokens: serve.max_new_tokens,
+        timeout: Duration::from_secs(serve.timeout),
+        engine: EngineLimits { n_running: serve.max_running, ..EngineLimits::default() },
+        ..ServeOptions::default()
+    };
+    let names = models.iter().map(|model| model.name.clone()).collect::<Vec<_>>().join(", ");
+    let stop = interrupt::listen_with(args.quiet, "finishing what runs; once more to stop at once")?;
+    let address = SocketAddr::new(serve.host, serve.port);
+    let ready = |address: SocketAddr| {
+        // A program that is told of a port by 0 waits for this line.
+        let _ = output::text(&format!("http://{address}\n"));
+        line(args.quiet, &format!("serving {names}: a page at http://{address}/, OpenAI's interface at http://{address}/v1; Ctrl-C stops"));
+    };
+    serve_until(address, app(models, options), &stop, ready).with_context(|| format!("cannot serve on {address}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn api_key(file: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let (key, place) = match file {
+        Some(path) => (Some(fs_err::read_to_string(path)?), format!("`{}`", path.display())),
+        None => (std::env::var(KEY_VARIABLE).ok(), format!("`{KEY_VARIABLE}`")),
+    };
+    let key = key.map(|key| key.trim().to_owned());
+    if key.as_ref().is_some_and(String::is_empty) {
+        return Err(Advice { message: format!("the API key in {place} is empty"), hint: "write a long random text into it".into() }.into());
+    }
+    Ok(key)
+}
+
+/// Others than those at this machine may only ask if they know something, or if that is meant.
+fn check_address(host: IpAddr, is_allowed: bool) -> anyhow::Result<()> {
+    if host.is_loopback() || is_allowed {
+        return Ok(());
+    }
+    Err(Advice {
+        message: format!("{host} is an address that others can reach, and there is no API key"),
+        hint: format!("put a key into a file and pass `--api-key-file FILE`, or set `{KEY_VARIABLE}`; or pass `--allow-anyone`"),
+    }
+    .into())
+}

@@ -1,0 +1,177 @@
+//! What requests of text have in common: how they are read, and what of them an engine is asked for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::FromRequest;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use kindling_infer::{Request, Sampling};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::ApiError;
+use crate::{ServeOptions, Served, Shared};
+
+/// Texts of one prompt at most.
+const MOST_CHOICES: usize = 128;
+/// Likelihoods that are told with a token at most.
+pub(crate) const MOST_LIKELIEST: usize = 20;
+/// Stop texts at most.
+const MOST_STOPS: usize = 16;
+
+/// A body of JSON.
+pub(crate) struct Body<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: axum::extract::Request, state: &Arc<Shared>) -> Result<Self, ApiError> {
+        let most = state.options.max_body_bytes;
+        let bytes = Bytes::from_request(request, state).await.map_err(|error: BytesRejection| {
+            let status = error.into_response().status();
+            if status == StatusCode::PAYLOAD_TOO_LARGE {
+                ApiError::too_large(most)
+            } else {
+                ApiError::invalid(None, "the body cannot be read")
+            }
+        })?;
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| ApiError::invalid(None, format!("the body is not as expected: {error}")))
+    }
+}
+
+/// One or several.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    pub(crate) fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text],
+            Self::Many(texts) => texts,
+        }
+    }
+}
+
+/// How text is to be written. Keys beside OpenAI's: `top_k`, `min_p`, `typical_p`, `repetition_penalty`, `ignore_eos`, `stop_token_ids`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Writing {
+    #[serde(default)]
+    pub(crate) model: Option<String>,
+    #[serde(default)]
+    temperature: Option<f64>,
+    #[serde(default)]
+    top_p: Option<f64>,
+    #[serde(default)]
+    top_k: Option<i64>,
+    #[serde(default)]
+    min_p: Option<f64>,
+    #[serde(default)]
+    typical_p: Option<f64>,
+    #[serde(default)]
+    repetition_penalty: Option<f64>,
+    #[serde(default)]
+    presence_penalty: Option<f64>,
+    #[serde(default)]
+    frequency_penalty: Option<f64>,
+    #[serde(default)]
+    logit_bias: Option<HashMap<String, f64>>,
+    #[serde(default)]
+    seed: Option<i64>,
+    #[serde(default)]
+    stop: Option<OneOrMany>,
+    #[serde(default)]
+    stop_token_ids: Option<Vec<u32>>,
+    #[serde(default)]
+    ignore_eos: Option<bool>,
+    #[serde(default)]
+    n: Option<usize>,
+    #[serde(default)]
+    pub(crate) stream: Option<bool>,
+    #[serde(default)]
+    pub(crate) stream_options: Option<StreamOptions>,
+}
+
+/// What a stream has beside text.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub(crate) struct StreamOptions {
+    #[serde(default)]
+    pub(crate) include_usage: bool,
+}
+
+impl Writing {
+    /// Texts of each prompt.
+    pub(crate) fn n(&self) -> Result<usize, ApiError> {
+        let n = self.n.unwrap_or(1);
+        if (1..=MOST_CHOICES).contains(&n) { Ok(n) } else { Err(out_of_range("n", n, &format!("1 to {MOST_CHOICES}"))) }
+    }
+
+    /// Whether the usage ends a stream.
+    pub(crate) fn includes_usage(&self) -> bool {
+        self.stream_options.unwrap_or_default().include_usage
+    }
+
+    /// What an engine is asked for, but for the prompt and what is told of likelihoods. `seed` is for a request without one.
+    pub(crate) fn request(&self, max_new_tokens: usize, served: &Served, seed: u64) -> Result<Request, ApiError> {
+        let within = |key: &'static str, value: Option<f64>, default: f64, low: f64, high: f64| match value.unwrap_or(default) {
+            value if (low..=high).contains(&value) => Ok(value),
+            value => Err(out_of_range(key, value, &format!("{low} to {high}"))),
+        };
+        let sampling = Sampling {
+            temperature: within("temperature", self.temperature, 1.0, 0.0, 100.0)?,
+            top_p: within("top_p", self.top_p, 1.0, 0.0, 1.0)?,
+            // −1 is how others turn it off.
+            top_k: usize::try_from(self.top_k.unwrap_or(0)).unwrap_or(0),
+            min_p: within("min_p", self.min_p, 0.0, 0.0, 1.0)?,
+            typical_p: within("typical_p", self.typical_p, 1.0, 0.0, 1.0)?,
+            repetition_penalty: within("repetition_penalty", self.repetition_penalty, 1.0, 0.01, 100.0)?,
+            presence_penalty: within("presence_penalty", self.presence_penalty, 0.0, -2.0, 2.0)?,
+            frequency_penalty: within("frequency_penalty", self.frequency_penalty, 0.0, -2.0, 2.0)?,
+            logit_bias: self.biases(served)?,
+        };
+        let stop = self.stop.clone().map_or_else(Vec::new, OneOrMany::into_vec);
+        if stop.len() > MOST_STOPS {
+            return Err(out_of_range("stop", stop.len(), &format!("at most {MOST_STOPS} texts")));
+        }
+        Ok(Request {
+            sampling,
+            seed: self.seed.map_or(seed, i64::cast_unsigned),
+            max_new_tokens,
+            stop,
+            stop_tokens: self.stop_token_ids.clone().unwrap_or_default(),
+            ignore_end: self.ignore_eos.unwrap_or(false),
+            ..Request::default()
+        })
+    }
+
+    fn biases(&self, served: &Served) -> Result<Vec<(u32, f32)>, ApiError> {
+        let Some(given) = &self.logit_bias else { return Ok(Vec::new()) };
+        let bias = |(id, bias): (&String, &f64)| match id.parse::<u32>() {
+            Ok(id) if (id as usize) < served.tokenizer.vocab_size() && (-100.0..=100.0).contains(bias) => Ok((id, *bias as f32)),
+            _ => Err(out_of_range("logit_bias", format!("{id}: {bias}"), "ids of tokens with numbers from -100 to 100")),
+        };
+        let mut found = given.iter().map(bias).collect::<Result<Vec<_>, _>>()?;
+        found.sort_unstable_by_key(|(id, _)| *id);
+        Ok(found)
+    }
+}
+
+pub(crate) fn out_of_range(key: &'static str, found: impl std::fmt::Display, expected: &str) -> ApiError {
+    ApiError::invalid(Some(key), format!("`{key}` is {found}, expected {expected}"))
+}
+
+/// New tokens that are allowed of those that are asked for.
+pub(crate) fn max_new_tokens(asked: Option<usize>, default: usize, options: &ServeOptions) -> Result<usize, ApiError> {
+    match asked {
+        Some(asked) if asked > options.max_new_tokens => {
+            Err(out_of_range("max_tokens", asked, &format!("at most {}, which this server allows", options.max_new_tokens)))
+        }
+        asked => Ok(asked.unwrap_or(default).min(options.max_new_tokens)),
+    }
+}

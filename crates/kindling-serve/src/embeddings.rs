@@ -1,0 +1,82 @@
+//! `POST /v1/embeddings`: the mean over the tokens of a text.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::Shared;
+use crate::api::{Body, OneOrMany};
+use crate::error::ApiError;
+
+/// The endpoint's name in metrics.
+const WHAT: &str = "embeddings";
+/// Texts at most.
+const MOST_TEXTS: usize = 2048;
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct EmbeddingRequest {
+    input: OneOrMany,
+    #[serde(default)]
+    model: Option<String>,
+    #[serde(default)]
+    encoding_format: Option<String>,
+    #[serde(default)]
+    dimensions: Option<usize>,
+}
+
+pub(crate) async fn answer(State(shared): State<Arc<Shared>>, Body(request): Body<EmbeddingRequest>) -> Response {
+    let answered = embed(&shared, request).await;
+    shared.metrics.answered(WHAT, answered.as_ref().err());
+    answered.map_or_else(IntoResponse::into_response, |body| Json(body).into_response())
+}
+
+async fn embed(shared: &Shared, request: EmbeddingRequest) -> Result<Value, ApiError> {
+    let served = shared.model(request.model.as_deref())?;
+    let base64 = match request.encoding_format.as_deref() {
+        None | Some("float") => false,
+        Some("base64") => true,
+        Some(other) => {
+            return Err(ApiError::invalid(
+                Some("encoding_format"),
+                format!("`encoding_format` is `{other}`, expected `float` or `base64`"),
+            ));
+        }
+    };
+    if request.dimensions.is_some() {
+        return Err(ApiError::invalid(Some("dimensions"), "`dimensions` is given, expected none: vectors are as wide as the model"));
+    }
+    let texts = request.input.into_vec();
+    if texts.is_empty() || texts.len() > MOST_TEXTS {
+        return Err(ApiError::invalid(Some("input"), format!("`input` has {} texts, expected 1 to {MOST_TEXTS}", texts.len())));
+    }
+    let mut n_tokens = 0;
+    for text in &texts {
+        let ids = served.tokenizer.encode(text).map_err(|error| ApiError::invalid(Some("input"), error.to_string()))?;
+        if ids.is_empty() || ids.len() >= served.context_len {
+            let expected = format!("a text in `input` has {} tokens, expected 1 to {}", ids.len(), served.context_len - 1);
+            return Err(ApiError::invalid(Some("input"), expected));
+        }
+        n_tokens += ids.len();
+    }
+    let place = served.worker.places(1)?.remove(0);
+    let vectors =
+        tokio::time::timeout(shared.options.timeout, served.worker.embed(texts, place)).await.map_err(|_| ApiError::timeout())??;
+    let data = vectors.into_iter().enumerate().map(|(index, vector)| {
+        let embedding = if base64 { json!(in_base64(&vector)) } else { json!(vector) };
+        json!({ "object": "embedding", "index": index, "embedding": embedding })
+    });
+    let data: Vec<Value> = data.collect();
+    let usage = json!({ "prompt_tokens": n_tokens, "total_tokens": n_tokens });
+    Ok(json!({ "object": "list", "data": data, "model": served.name, "usage": usage }))
+}
+
+/// As the official Python client asks for vectors: f32, the lowest byte first.
+fn in_base64(vector: &[f32]) -> String {
+    use base64::Engine as _;
+    let bytes: Vec<u8> = vector.iter().flat_map(|value| value.to_le_bytes()).collect();
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}

@@ -1,0 +1,154 @@
+//! The texts of one request, from the engine to whoever asked: all at once, or as server-sent events.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use kindling_infer::{Event, Request, StopReason, TokenScore};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::{Instant, timeout_at};
+
+use crate::error::ApiError;
+use crate::worker::Told;
+use crate::{Served, Shared};
+
+/// Texts that are being written.
+pub(crate) struct Job {
+    events: UnboundedReceiver<(usize, Event)>,
+    n_left: usize,
+    until: Instant,
+    n_prompt: usize,
+    n_new: usize,
+    param: &'static str,
+}
+
+/// What came of one text.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub(crate) prompt: Vec<TokenScore>,
+    pub(crate) text: String,
+    pub(crate) tokens: Vec<TokenScore>,
+    pub(crate) reason: Option<StopReason>,
+}
+
+impl Job {
+    /// Asks a model for texts; `n_prompt` counts the tokens of prompts, each once, and `param` is what a prompt is called in a request.
+    pub(crate) fn start(
+        shared: &Shared,
+        served: &Served,
+        requests: Vec<Request>,
+        n_prompt: usize,
+        param: &'static str,
+    ) -> Result<Self, ApiError> {
+        let places = served.worker.places(requests.len())?;
+        let (told, events) = unbounded_channel();
+        let n_left = requests.len();
+        for (number, (request, place)) in requests.into_iter().zip(places).enumerate() {
+            served.worker.write(request, Told { number, events: told.clone(), _place: place })?;
+        }
+        Ok(Self { events, n_left, until: Instant::now() + shared.options.timeout, n_prompt, n_new: 0, param })
+    }
+
+    /// The next event of a text; none when all have ended.
+    pub(crate) async fn next(&mut self) -> Result<Option<(usize, Event)>, ApiError> {
+        if self.n_left == 0 {
+            return Ok(None);
+        }
+        let (number, event) = timeout_at(self.until, self.events.recv())
+            .await
+            .map_err(|_| ApiError::timeout())?
+            .ok_or_else(|| ApiError::internal("the model has stopped"))?;
+        match &event {
+            Event::Token { .. } => self.n_new += 1,
+            Event::Ended { .. } => self.n_left -= 1,
+            Event::Failed(error) => return Err(ApiError::of(error, self.param)),
+            Event::Prompt(_) => {}
+        }
+        Ok(Some((number, event)))
+    }
+
+    /// All texts, when all have ended.
+    pub(crate) async fn all(&mut self) -> Result<Vec<Written>, ApiError> {
+        let mut all: Vec<Written> = (0..self.n_left).map(|_| Written::default()).collect();
+        while let Some((number, event)) = self.next().await? {
+            let one = &mut all[number];
+            match event {
+                Event::Prompt(scores) => one.prompt.extend(scores),
+                Event::Token { text, score } => {
+                    one.text += &text;
+                    one.tokens.push(score);
+                }
+                Event::Ended { text, reason } => {
+                    one.text += &text;
+                    one.reason = Some(reason);
+                }
+                Event::Failed(error) => return Err(ApiError::of(&error, self.param)),
+            }
+        }
+        Ok(all)
+    }
+
+    /// How much was computed, as OpenAI tells it.
+    pub(crate) fn usage(&self) -> Value {
+        json!({ "prompt_tokens": self.n_prompt, "completion_tokens": self.n_new, "total_tokens": self.n_prompt + self.n_new })
+    }
+}
+
+/// Why a text ended, as OpenAI calls it.
+pub(crate) fn finish_reason(reason: StopReason) -> &'static str {
+    match reason {
+        StopReason::EndOfText | StopReason::StopText => "stop",
+        StopReason::MaxNewTokens | StopReason::Context => "length",
+    }
+}
+
+/// Makes the chunks of a stream: of an event of a text those to send, and of the end those that come last.
+pub(crate) trait Chunks: Send + 'static {
+    fn first(&mut self) -> Vec<Value> {
+        Vec::new()
+    }
+    fn of(&mut self, number: usize, event: Event) -> Vec<Value>;
+    fn last(&mut self, usage: Value) -> Vec<Value>;
+}
+
+/// A stream of a job. A client that leaves drops it, and with it the job.
+pub(crate) fn stream_of(shared: Arc<Shared>, what: &'static str, job: Job, mut chunks: impl Chunks) -> Response {
+    struct State<C> {
+        job: Job,
+        chunks: C,
+        ready: std::collections::VecDeque<String>,
+        is_over: bool,
+    }
+    let ready = chunks.first().iter().map(Value::to_string).collect();
+    let state = State { job, chunks, ready, is_over: false };
+    let events = stream::unfold((state, shared), move |(mut state, shared)| async move {
+        loop {
+            if let Some(data) = state.ready.pop_front() {
+                return Some((Ok::<_, Infallible>(sse::Event::default().data(data)), (state, shared)));
+            }
+            if state.is_over {
+                return None;
+            }
+            match state.job.next().await {
+                Ok(Some((number, event))) => state.ready.extend(state.chunks.of(number, event).iter().map(Value::to_string)),
+                Ok(None) => {
+                    let usage = state.job.usage();
+                    state.ready.extend(state.chunks.last(usage).iter().map(Value::to_string));
+                    state.ready.push_back("[DONE]".into());
+                    state.is_over = true;
+                    shared.metrics.answered(what, None);
+                }
+                Err(error) => {
+                    state.ready.push_back(error.body().to_string());
+                    state.is_over = true;
+                    shared.metrics.answered(what, Some(&error));
+                }
+            }
+        }
+    });
+    Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response()
+}

@@ -1,0 +1,193 @@
+//! Models behind HTTP: OpenAI's interface, metrics, and a page to talk to them. Trains nothing, opens no run, and reads no file.
+//!
+//! [`app`] makes a router of models; [`serve`] lets it answer until it is told to stop, and then finishes what runs. Each model has a thread of
+//! its own with an [`Engine`](kindling_infer::Engine), which works on all of its requests at once.
+
+mod api;
+mod auth;
+mod chat;
+mod completions;
+mod embeddings;
+mod error;
+mod job;
+mod logprobs;
+mod metrics;
+mod page;
+mod worker;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::middleware;
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use kindling_infer::{ChatTemplate, EngineLimits};
+use kindling_model::Gpt;
+use kindling_tokenizer::Tokenizer;
+use serde_json::json;
+
+use crate::error::ApiError;
+use crate::metrics::Metrics;
+use crate::worker::Worker;
+
+/// A model that is served.
+#[derive(Debug)]
+pub struct ServedModel {
+    /// What requests call it by.
+    pub name: String,
+    /// The model.
+    pub model: Gpt,
+    /// The tokenizer that it was trained with.
+    pub tokenizer: Tokenizer,
+    /// How messages become a text.
+    pub template: ChatTemplate,
+}
+
+/// What is allowed.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// What a client has to know, as `Authorization: Bearer KEY`; without it anybody may ask.
+    pub api_key: Option<String>,
+    /// Texts that a model may be asked for at once, those that are being written among them; more are refused with 429.
+    pub max_queue: usize,
+    /// New tokens of a text at most.
+    pub max_new_tokens: usize,
+    /// Bytes of a request's body at most.
+    pub max_body_bytes: usize,
+    /// How long a request may take, waiting included.
+    pub timeout: Duration,
+    /// How much of a model is computed at once.
+    pub engine: EngineLimits,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            api_key: None,
+            max_queue: 128,
+            max_new_tokens: 4096,
+            max_body_bytes: 1 << 20,
+            timeout: Duration::from_secs(600),
+            engine: EngineLimits::default(),
+        }
+    }
+}
+
+/// What handlers share.
+struct Shared {
+    models: Vec<Served>,
+    options: ServeOptions,
+    metrics: Arc<Metrics>,
+    started: u64,
+}
+
+/// A model with what its handlers need of it.
+struct Served {
+    name: String,
+    tokenizer: Arc<Tokenizer>,
+    template: ChatTemplate,
+    context_len: usize,
+    worker: Worker,
+}
+
+impl Shared {
+    /// The model of this name; without a name the first.
+    fn model(&self, name: Option<&str>) -> Result<&Served, ApiError> {
+        let found = match name {
+            None => self.models.first(),
+            Some(name) => self.models.iter().find(|model| model.name == name),
+        };
+        found.ok_or_else(|| {
+            let known = self.models.iter().map(|model| format!("`{}`", model.name)).collect::<Vec<_>>().join(", ");
+            ApiError::not_found(&format!("there is no model `{}`, expected one of {known}", name.unwrap_or_default()))
+        })
+    }
+}
+
+/// The router of some models. Their threads end when it is dropped.
+///
+/// # Panics
+/// If no thread can be started.
+pub fn app(models: Vec<ServedModel>, options: ServeOptions) -> Router {
+    let metrics = Arc::new(Metrics::new());
+    let models = models
+        .into_iter()
+        .map(|ServedModel { name, model, tokenizer, template }| {
+            let (context_len, tokenizer) = (model.config().context_len, Arc::new(tokenizer));
+            let worker = Worker::start(&name, model, tokenizer.clone(), &options, metrics.clone());
+            Served { name, tokenizer, template, context_len, worker }
+        })
+        .collect();
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (max_body_bytes, shared) = (options.max_body_bytes, Arc::new(Shared { models, options, metrics, started }));
+    let api = Router::new()
+        .route("/v1/models", get(list))
+        .route("/v1/models/{name}", get(one))
+        .route("/v1/completions", post(completions::answer))
+        .route("/v1/chat/completions", post(chat::answer))
+        .route("/v1/embeddings", post(embeddings::answer))
+        .route("/metrics", get(metrics::answer))
+        .layer(DefaultBodyLimit::max(max_body_bytes))
+        .layer(middleware::from_fn_with_state(shared.clone(), auth::check));
+    Router::new()
+        .route("/", get(page::answer))
+        .route("/health", get(|| async { Json(json!({ "status": "ok" })) }))
+        .merge(api)
+        .fallback(|| async { ApiError::not_found("there is nothing here; see /v1/models") })
+        .method_not_allowed_fallback(|| async { ApiError::method() })
+        .with_state(shared)
+}
+
+/// Answers at an address, on threads of its own, until `stop` is set, and then finishes what runs. `ready` hears where it listens.
+///
+/// # Errors
+/// An address that cannot be listened on; I/O.
+pub fn serve_until(address: SocketAddr, app: Router, stop: &AtomicBool, ready: impl FnOnce(SocketAddr)) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let (stopped, has_stopped) = tokio::sync::oneshot::channel::<()>();
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind(address).await?;
+        ready(listener.local_addr()?);
+        let server = serve(listener, app, async { has_stopped.await.unwrap_or_default() });
+        let watch = async {
+            while !stop.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            let _ = stopped.send(());
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            served = server => served,
+            () = watch => unreachable!("it waits for ever"),
+        }
+    })
+}
+
+/// Answers until `stop` comes about, and then finishes what runs.
+///
+/// # Errors
+/// I/O.
+pub async fn serve(listener: tokio::net::TcpListener, app: Router, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+    axum::serve(listener, app).with_graceful_shutdown(stop).await
+}
+
+fn described(shared: &Shared, model: &Served) -> serde_json::Value {
+    json!({ "id": model.name, "object": "model", "created": shared.started, "owned_by": "kindling", "context_length": model.context_len })
+}
+
+async fn list(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    let all: Vec<_> = shared.models.iter().map(|model| described(&shared, model)).collect();
+    Json(json!({ "object": "list", "data": all }))
+}
+
+async fn one(
+    State(shared): State<Arc<Shared>>,
+    axum::extract::Path(name): axum::extract::Path<String>,
+) -> Result<impl IntoResponse, ApiError> {
+    Ok(Json(described(&shared, shared.model(Some(&name))?)))
+}

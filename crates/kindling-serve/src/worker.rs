@@ -1,0 +1,169 @@
+//! The thread of a model: takes requests, steps its engine, and tells who asked.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::time::Instant;
+
+use kindling_config::Pooling;
+use kindling_infer::{Engine, EngineLimits, Event, InferError, Request, RequestId, embed};
+use kindling_model::Gpt;
+use kindling_tokenizer::Tokenizer;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::ServeOptions;
+use crate::error::ApiError;
+use crate::metrics::Metrics;
+
+/// Texts whose vectors are computed at once.
+const EMBEDDED_AT_ONCE: usize = 32;
+
+/// What a thread is asked for.
+enum Command {
+    Write { request: Request, told: Told },
+    Embed { texts: Vec<String>, told: oneshot::Sender<Result<Vec<Vec<f32>>, InferError>>, place: Place },
+}
+
+/// Who hears of a text: events with the number that it has among those of one request.
+pub(crate) struct Told {
+    pub(crate) number: usize,
+    pub(crate) events: UnboundedSender<(usize, Event)>,
+    /// Free again when this text has ended.
+    pub(crate) _place: Place,
+}
+
+/// A place in the queue, which is free again when this is dropped.
+pub(crate) struct Place {
+    _permit: OwnedSemaphorePermit,
+    metrics: Arc<Metrics>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.metrics.in_flight.dec();
+    }
+}
+
+/// A model's thread, seen from outside.
+pub(crate) struct Worker {
+    commands: Sender<Command>,
+    queue: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+impl Worker {
+    /// Starts the thread; it ends with this.
+    pub(crate) fn start(name: &str, model: Gpt, tokenizer: Arc<Tokenizer>, options: &ServeOptions, metrics: Arc<Metrics>) -> Self {
+        let (commands, orders) = channel();
+        let (limits, of_thread) = (options.engine, metrics.clone());
+        let work = move || Work { model: &model, tokenizer: &tokenizer, metrics: &of_thread }.until_nobody_asks(limits, &orders);
+        std::thread::Builder::new().name(format!("model {name}")).spawn(work).expect("a thread can be started");
+        Self { commands, queue: Arc::new(Semaphore::new(options.max_queue)), metrics }
+    }
+
+    /// A place in the queue for each of `n` texts.
+    pub(crate) fn places(&self, n: usize) -> Result<Vec<Place>, ApiError> {
+        let place = || {
+            let permit = self.queue.clone().try_acquire_owned().map_err(|_| ApiError::busy())?;
+            self.metrics.in_flight.inc();
+            Ok(Place { _permit: permit, metrics: self.metrics.clone() })
+        };
+        (0..n).map(|_| place()).collect()
+    }
+
+    pub(crate) fn write(&self, request: Request, told: Told) -> Result<(), ApiError> {
+        self.send(Command::Write { request, told })
+    }
+
+    pub(crate) async fn embed(&self, texts: Vec<String>, place: Place) -> Result<Vec<Vec<f32>>, ApiError> {
+        let (told, answer) = oneshot::channel();
+        self.send(Command::Embed { texts, told, place })?;
+        let vectors = answer.await.map_err(|_| ApiError::internal("the model has stopped"))?;
+        vectors.map_err(|error| ApiError::of(&error, "input"))
+    }
+
+    fn send(&self, command: Command) -> Result<(), ApiError> {
+        self.commands.send(command).map_err(|_| ApiError::internal("the model has stopped"))
+    }
+}
+
+/// A text that somebody waits for.
+struct Client {
+    told: Told,
+    /// When it was asked for, or its last token came.
+    since: Instant,
+    n_new: usize,
+}
+
+struct Work<'a> {
+    model: &'a Gpt,
+    tokenizer: &'a Tokenizer,
+    metrics: &'a Metrics,
+}
+
+impl Work<'_> {
+    fn until_nobody_asks(&self, limits: EngineLimits, orders: &Receiver<Command>) {
+        let mut engine = Engine::new(self.model, self.tokenizer, limits);
+        let mut clients = HashMap::<RequestId, Client>::new();
+        loop {
+            // Whoever has left waits for nothing.
+            clients.retain(|id, client| {
+                let is_there = !client.told.events.is_closed();
+                if !is_there {
+                    engine.cancel(*id);
+                }
+                is_there
+            });
+            loop {
+                let order = if clients.is_empty() { orders.recv().map_err(|_| TryRecvError::Disconnected) } else { orders.try_recv() };
+                match order {
+                    Ok(order) => self.take(order, &mut engine, &mut clients),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) if clients.is_empty() => return,
+                    Err(TryRecvError::Disconnected) => break,
+                }
+            }
+            for (id, event) in engine.step() {
+                self.tell(id, event, &mut clients);
+            }
+        }
+    }
+
+    fn take(&self, order: Command, engine: &mut Engine<'_>, clients: &mut HashMap<RequestId, Client>) {
+        match order {
+            Command::Write { request, told } => {
+                self.metrics.prompt_tokens.inc_by(request.prompt.len() as u64);
+                match engine.add(request) {
+                    Ok(id) => drop(clients.insert(id, Client { told, since: Instant::now(), n_new: 0 })),
+                    Err(error) => drop(told.events.send((told.number, Event::Failed(error)))),
+                }
+            }
+            Command::Embed { texts, told, place } => {
+                if !told.is_closed() {
+                    let found = embed(self.model, self.tokenizer, &texts, Pooling::Mean, EMBEDDED_AT_ONCE, &mut |_, _| {});
+                    // Who has left meanwhile is told nothing.
+                    let _ = told.send(found.map(|(vectors, _)| vectors));
+                }
+                drop(place);
+            }
+        }
+    }
+
+    fn tell(&self, id: RequestId, event: Event, clients: &mut HashMap<RequestId, Client>) {
+        let Some(client) = clients.get_mut(&id) else { return };
+        if matches!(event, Event::Token { .. }) {
+            let seconds = client.since.elapsed().as_secs_f64();
+            (if client.n_new == 0 { &self.metrics.first_token } else { &self.metrics.between_tokens }).observe(seconds);
+            self.metrics.new_tokens.inc();
+            client.n_new += 1;
+            client.since = Instant::now();
+        }
+        let is_last = matches!(event, Event::Ended { .. } | Event::Failed(_));
+        // One that has left is forgotten before the next step.
+        let _ = client.told.events.send((client.told.number, event));
+        if is_last {
+            clients.remove(&id);
+        }
+    }
+}

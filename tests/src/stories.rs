@@ -34,19 +34,6 @@ pub struct Story {
     pub answer: String,
     /// How many facts it takes.
     pub asks: Asks,
-    /// What could have been asked before the story ends.
-    pub asked: Vec<Earlier>,
-}
-
-/// A question about the beginning of a story.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Earlier {
-    /// Bytes of the context that the answer follows from.
-    pub known: usize,
-    /// What is asked.
-    pub question: String,
-    /// A place.
-    pub answer: String,
 }
 
 impl Story {
@@ -54,18 +41,6 @@ impl Story {
     pub fn row(&self) -> Value {
         let facts = if self.asks == Asks::Person { 1 } else { 2 };
         json!({ "context": self.context, "question": self.question, "answer": self.answer, "facts": facts })
-    }
-
-    /// As a chat, in which each question is asked as soon as it can be answered.
-    pub fn chat(&self) -> Value {
-        let last = Earlier { known: self.context.len(), question: self.question.clone(), answer: self.answer.clone() };
-        let (mut messages, mut told) = (Vec::new(), 0);
-        for Earlier { known, question, answer } in self.asked.iter().chain([&last]) {
-            messages.push(json!({ "role": "user", "content": format!("{} {question}", &self.context[told..*known]) }));
-            messages.push(json!({ "role": "assistant", "content": format!(" {answer}") }));
-            told = *known;
-        }
-        json!({ "messages": messages })
     }
 
     /// The place that the story names last.
@@ -82,10 +57,9 @@ enum Held {
     At(usize),
 }
 
-/// `n` stories, half of them with each kind of question; the same for the same seed. Behind each sentence something is asked with the
-/// probability `asked`: of a story to learn from, more can be learned than one answer. With fewer `moves` than [`MOVES`] they are short, to
-/// begin with.
-pub fn stories(seed: u64, n: usize, asked: f64, moves: &RangeInclusive<usize>) -> Vec<Story> {
+/// `n` stories, half of them with each kind of question; the same for the same seed. They have so many moves, each number as often: [`MOVES`], or
+/// fewer.
+pub fn stories(seed: u64, n: usize, moves: &RangeInclusive<usize>) -> Vec<Story> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let kinds = [Asks::Person, Asks::Object].into_iter().cycle().take(n);
     kinds
@@ -93,7 +67,7 @@ pub fn stories(seed: u64, n: usize, asked: f64, moves: &RangeInclusive<usize>) -
             let n_moves = rng.random_range(moves.clone());
             loop {
                 // A story that nothing can be asked about is told anew, as long as before.
-                if let Some(story) = story(&mut rng, n_moves, asks, asked) {
+                if let Some(story) = story(&mut rng, n_moves, asks) {
                     return story;
                 }
             }
@@ -101,31 +75,9 @@ pub fn stories(seed: u64, n: usize, asked: f64, moves: &RangeInclusive<usize>) -
         .collect()
 }
 
-/// A question about the world as it is, and the place that answers it; none where nothing of that kind is known.
-fn question(rng: &mut ChaCha8Rng, asks: Asks, places: &BTreeMap<usize, usize>, objects: &BTreeMap<usize, Held>) -> Option<(String, usize)> {
-    match asks {
-        Asks::Person => {
-            let known: Vec<(&usize, &usize)> = places.iter().collect();
-            let (person, place) = known.choose(rng)?;
-            Some((format!("Where is {}?", PEOPLE[**person]), **place))
-        }
-        Asks::Object => {
-            let known: Vec<(usize, usize)> = objects
-                .iter()
-                .filter_map(|(object, held)| match held {
-                    Held::By(person) => Some((*object, *places.get(person)?)),
-                    Held::At(place) => Some((*object, *place)),
-                })
-                .collect();
-            let (object, place) = known.choose(rng)?;
-            Some((format!("Where is the {}?", OBJECTS[*object]), *place))
-        }
-    }
-}
-
-fn story(rng: &mut ChaCha8Rng, n_moves: usize, asks: Asks, asked: f64) -> Option<Story> {
+fn story(rng: &mut ChaCha8Rng, n_moves: usize, asks: Asks) -> Option<Story> {
     let (mut places, mut objects) = (BTreeMap::<usize, usize>::new(), BTreeMap::<usize, Held>::new());
-    let (mut context, mut earlier) = (String::new(), Vec::new());
+    let mut sentences = Vec::new();
     let mut n_left = n_moves;
     while n_left > 0 {
         let held: Vec<(usize, usize)> = objects.iter().filter_map(|(object, held)| Some((*object, as_holder(*held)?))).collect();
@@ -158,18 +110,27 @@ fn story(rng: &mut ChaCha8Rng, n_moves: usize, asks: Asks, asked: f64) -> Option
                 format!("{} went to the {}.", PEOPLE[person], PLACES[place])
             }
         };
-        if !context.is_empty() {
-            context.push(' ');
-        }
-        context += &sentence;
-        if asked > 0.0 && n_left > 0 && rng.random_bool(asked) {
-            let asks = if rng.random() { Asks::Person } else { Asks::Object };
-            let found = question(rng, asks, &places, &objects);
-            earlier.extend(found.map(|(question, place)| Earlier { known: context.len(), question, answer: PLACES[place].to_owned() }));
-        }
+        sentences.push(sentence);
     }
-    let (question, place) = question(rng, asks, &places, &objects)?;
-    Some(Story { context, question, answer: PLACES[place].to_owned(), asks, asked: earlier })
+    let (question, place) = match asks {
+        Asks::Person => {
+            let known: Vec<(&usize, &usize)> = places.iter().collect();
+            let (person, place) = known.choose(rng)?;
+            (format!("Where is {}?", PEOPLE[**person]), **place)
+        }
+        Asks::Object => {
+            let known: Vec<(usize, usize)> = objects
+                .iter()
+                .filter_map(|(object, held)| match held {
+                    Held::By(person) => Some((*object, *places.get(person)?)),
+                    Held::At(place) => Some((*object, *place)),
+                })
+                .collect();
+            let (object, place) = known.choose(rng)?;
+            (format!("Where is the {}?", OBJECTS[*object]), *place)
+        }
+    };
+    Some(Story { context: sentences.join(" "), question, answer: PLACES[place].to_owned(), asks })
 }
 
 fn as_holder(held: Held) -> Option<usize> {
@@ -181,17 +142,12 @@ fn as_holder(held: Held) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
     use super::*;
 
     /// The answer as a reader finds it, from the sentences alone.
     fn read(story: &Story) -> Option<String> {
-        read_part(&story.context, &story.question)
-    }
-
-    fn read_part(context: &str, question: &str) -> Option<String> {
         let (mut places, mut holders, mut lying) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        for sentence in context.split_inclusive('.') {
+        for sentence in story.context.split_inclusive('.') {
             let words: Vec<&str> = sentence.trim().trim_end_matches('.').split(' ').collect();
             match words.as_slice() {
                 [person, "went", "to", "the", place] => drop(places.insert(*person, *place)),
@@ -200,7 +156,7 @@ mod tests {
                     holders.insert(*object, *person);
                 }
                 [person, "dropped", "the", object] => {
-                    assert_eq!(holders.remove(object), Some(*person), "{context}");
+                    assert_eq!(holders.remove(object), Some(*person), "{story:?}");
                     if let Some(place) = places.get(person) {
                         lying.insert(*object, *place);
                     }
@@ -208,21 +164,18 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        place_of(question, &places, &holders, &lying).map(str::to_owned)
-    }
-
-    type Known<'s> = BTreeMap<&'s str, &'s str>;
-
-    fn place_of<'s>(question: &str, places: &Known<'s>, holders: &Known<'s>, lying: &Known<'s>) -> Option<&'s str> {
-        let asked = question.trim_end_matches('?').split(' ').next_back()?;
-        let of_object = || lying.get(asked).or_else(|| places.get(holders.get(asked)?));
-        places.get(asked).or_else(of_object).copied()
+        let asked = story.question.trim_end_matches('?').split(' ').next_back()?;
+        let place = match story.asks {
+            Asks::Person => places.get(asked),
+            Asks::Object => lying.get(asked).or_else(|| places.get(holders.get(asked)?)),
+        };
+        place.map(|place| (*place).to_owned())
     }
 
     #[test]
     fn answers_follow_from_the_sentences_and_not_from_the_last_place() {
-        let stories = stories(1, 20_000, 0.0, &MOVES);
-        assert_eq!(stories[..100], super::stories(1, 100, 0.0, &MOVES));
+        let stories = stories(1, 20_000, &MOVES);
+        assert_eq!(stories[..100], super::stories(1, 100, &MOVES));
         assert!(stories.iter().all(|story| read(story).as_deref() == Some(&story.answer)));
         for asks in [Asks::Person, Asks::Object] {
             let of_kind: Vec<_> = stories.iter().filter(|story| story.asks == asks).collect();
@@ -233,30 +186,9 @@ mod tests {
     }
 
     #[test]
-    fn stories_to_learn_from_are_asked_about_in_between() {
-        let stories = stories(3, 2000, 0.5, &MOVES);
-        assert!(stories.iter().all(|story| read(story).as_deref() == Some(&story.answer)));
-        let asked: Vec<(&Story, &Earlier)> =
-            stories.iter().flat_map(|story| story.asked.iter().map(move |earlier| (story, earlier))).collect();
-        let right =
-            |(story, one): &(&Story, &Earlier)| read_part(&story.context[..one.known], &one.question).as_deref() == Some(&one.answer);
-        assert!(asked.iter().all(right));
-        println!("{} questions in between", asked.len());
-        assert!(asked.len() > 2 * 2000);
-        let said = stories[0].chat()["messages"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|message| message["content"].as_str().unwrap())
-            .collect::<String>();
-        assert_eq!(said.matches('?').count(), stories[0].asked.len() + 1);
-        assert!(said.starts_with(&stories[0].context[..10]) && said.ends_with(&format!("{} {}", stories[0].question, stories[0].answer)));
-    }
-
-    #[test]
     fn stories_have_two_to_ten_moves_each_as_often() {
         let mut counts = BTreeMap::<usize, usize>::new();
-        for story in stories(2, 20_000, 0.0, &MOVES) {
+        for story in stories(2, 20_000, &MOVES) {
             *counts.entry(story.context.matches(" went ").count()).or_default() += 1;
         }
         println!("{counts:?}");

@@ -52,17 +52,19 @@ fn it_answers_and_finishes_what_runs() {
     assert!(written.starts_with("HTTP/1.1 200") && written.contains("\"completion_tokens\":8"), "{written}");
     let refused = ask(&address, "POST", "/v1/completions", "", "{");
     assert!(refused.starts_with("HTTP/1.1 400") && refused.contains("invalid_request_error"), "{refused}");
-    // A stream that has begun comes to its end after the interrupt.
+    // A stream that has begun comes to its end after the interrupt: of many texts, most of which wait.
     let mut stream = TcpStream::connect(&address).expect("it listens");
-    let body = "{\"prompt\":\"the\",\"max_tokens\":3000,\"stream\":true,\"ignore_eos\":true}";
-    let head = format!("POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let body = "{\"prompt\":\"the\",\"max_tokens\":3000,\"n\":128,\"stream\":true,\"ignore_eos\":true}";
+    let head =
+        format!("POST /v1/completions HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     stream.write_all(head.as_bytes()).expect("it reads");
     let mut begun = [0; 64];
     stream.read_exact(&mut begun).expect("it has begun");
     interrupt(&child);
     let mut rest = String::new();
     stream.read_to_string(&mut rest).expect("it goes on");
-    assert!(rest.contains("data: [DONE]") && rest.contains("\"finish_reason\":\"length\""), "{rest}");
+    assert!(rest.contains("data: [DONE]"), "{rest}");
+    assert_eq!(rest.matches("\"finish_reason\":\"length\"").count(), 128);
     let said = Said::new("serve", child.wait_with_output().expect("it ends")).ok();
     assert!(said.err.contains("finishing what runs"), "{said}");
 }
@@ -83,6 +85,22 @@ fn who_may_ask_and_what_cannot_be_served() {
     let refused = ask(&address, "GET", "/v1/models", "", "");
     assert!(refused.starts_with("HTTP/1.1 401") && refused.contains("invalid_api_key"), "{refused}");
     assert!(ask(&address, "GET", "/v1/models", "Authorization: Bearer secret\r\n", "").starts_with("HTTP/1.1 200"));
+    // Pages of other sites are refused, unless everybody may ask.
+    let (mut open, elsewhere) = serve(&lab, "serve old --allow-anyone --port 0 --threads 1");
+    let called = |address: &str| {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.write_all(b"GET /v1/models HTTP/1.1\r\nHost: elsewhere.example\r\nConnection: close\r\n\r\n").expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer
+    };
+    assert!(called(&elsewhere).starts_with("HTTP/1.1 200"));
+    open.kill().expect("it runs");
+    open.wait().expect("it ends");
+    let (mut closed, here) = serve(&lab, "serve old --port 0 --threads 1");
+    assert!(called(&here).starts_with("HTTP/1.1 403"));
+    closed.kill().expect("it runs");
+    closed.wait().expect("it ends");
     // Two places are one address.
     let port = address.rsplit(':').next().expect("a port");
     lab.run(&format!("serve old --port {port}")).fails(&["cannot serve on 127.0.0.1"]);

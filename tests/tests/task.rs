@@ -127,7 +127,22 @@ fn what_is_held_out_is_seen_by_no_training() {
     lab.write("train.tsv", rows(200, 0) + &row + "\n");
     let said = lab.run(&format!("{TRAIN} --name leak")).fails(&["its prompt stands in the test split too"]);
     assert!(said.err.contains("train.tsv`, line 201") && said.err.contains("--skip-bad"), "{said}");
-    lab.run(&format!("{TRAIN} --name leak --skip-bad")).ok();
+    let said = lab.run(&format!("{TRAIN} --name leak --skip-bad")).ok();
+    let told = ["60 examples held out for the test", "1 examples left out because the test has their prompt"];
+    assert!(told.iter().all(|told| said.err.contains(told)), "{said}");
+    // A prompt that the share holds out validates as little as it trains, and the test is of the training files alone.
+    lab.write("validation.tsv", rows(50, 3000));
+    lab.write("train.tsv", rows(200, 0));
+    lab.write("both.toml", TASK.replace("test = [\"test.tsv\"]\n", "test_fraction = 0.2\nvalidation = [\"validation.tsv\"]\n"));
+    let said = lab.run(&format!("{} --name both --json", TRAIN.replace("mood.toml", "both.toml"))).json();
+    assert_eq!(said["task"]["n_rows"], n);
+    let manifest = lab.names("data").into_iter().map(|name| lab.read(&format!("data/{name}/manifest.json")));
+    let corpora: Vec<Value> = manifest.map(|text| serde_json::from_str::<Value>(&text).expect("JSON")["corpus"].take()).collect();
+    let left_out = |corpus: &&Value| corpus["test_overlaps_skipped"].as_u64().is_some_and(|left_out| left_out > 1);
+    let both = corpora.iter().find(left_out).unwrap_or_else(|| panic!("{corpora:?}"));
+    assert_eq!(both["test_documents"], n);
+    let sum = ["n_documents", "test_documents", "test_overlaps_skipped"].iter().filter_map(|key| both[*key].as_u64()).sum::<u64>();
+    assert_eq!(sum, 250);
 }
 
 #[test]

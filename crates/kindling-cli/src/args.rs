@@ -379,8 +379,8 @@ pub(crate) struct ServeArgs {
     /// New tokens of a text at most
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = batch_size)]
     pub(crate) max_new_tokens: usize,
-    /// How long a request may take, waiting included
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    /// How long a request may take, reading it and waiting included, and what runs after Ctrl-C
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub(crate) timeout: u64,
 }
 

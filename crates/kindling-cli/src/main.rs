@@ -12,6 +12,7 @@ mod dashboard;
 mod device;
 mod failure;
 mod interrupt;
+mod opened;
 mod output;
 mod progress;
 mod startup;

@@ -158,16 +158,21 @@ impl TaskConfig {
             test_fraction: if test.is_empty() { *test_fraction } else { 0.0 },
             columns: columns.clone(),
             order: Order::Epoch,
-            examples: Some(ExamplesConfig {
-                prompt: self.prompt.clone(),
-                completion: self.target.clone(),
-                labels: self.labels.clone(),
-                head,
-                chats: false,
-                learn_prompt: self.learn_prompt && !head,
-                ..ExamplesConfig::default()
-            }),
+            examples: Some(self.examples(head)),
             ..DataConfig::of_paths(train.clone(), lossy, skip_bad)
+        }
+    }
+
+    /// How rows become prompts and targets.
+    pub fn examples(&self, head: bool) -> ExamplesConfig {
+        ExamplesConfig {
+            prompt: self.prompt.clone(),
+            completion: self.target.clone(),
+            labels: self.labels.clone(),
+            head,
+            chats: false,
+            learn_prompt: self.learn_prompt && !head,
+            ..ExamplesConfig::default()
         }
     }
 

@@ -37,7 +37,7 @@ pub fn baselines(task: &TaskConfig, training: &[TestRow], rows: &[TestRow], aske
 
 /// What is given, without what the template says about it where it is one field.
 fn copied(task: &TaskConfig, row: &TestRow) -> String {
-    let config = task.data_config(false, false, false).examples.unwrap_or_default();
+    let config = task.examples(false);
     let fields = Templates::new(&config).map(|templates| templates.prompt_fields()).unwrap_or_default();
     let only = fields.first().filter(|_| fields.len() == 1).and_then(|field| row.fields.get(field)?.as_str());
     only.unwrap_or(&row.prompt).trim().to_owned()

@@ -12,6 +12,8 @@ use crate::{Answer, EvalError, SystemScores, Test, baselines, compare, score_nam
 pub struct Tested {
     /// What it is called.
     pub name: String,
+    /// What was asked of it.
+    pub task: TaskConfig,
     /// The rows, with its own prompts.
     pub test: Test,
     /// What it said to each.
@@ -59,9 +61,13 @@ pub struct Difference {
 /// Puts at least two systems beside each other, and baselines, which learn from the rows in `training` as the first system's task has them.
 ///
 /// # Errors
-/// Systems that did not answer the same rows.
-pub fn side_by_side(task: &TaskConfig, tested: &[Tested], training: &[TestRow]) -> Result<SideBySide, EvalError> {
-    let Test { rows, questions, .. } = &tested[0].test;
+/// Systems whose tasks are of another kind or have other labels, or that did not answer the same rows.
+pub fn side_by_side(tested: &[Tested], training: &[TestRow]) -> Result<SideBySide, EvalError> {
+    let Tested { task, test: Test { rows, questions, .. }, .. } = &tested[0];
+    let asked_else = |other: &&Tested| (other.task.kind, &other.task.labels) != (task.kind, &task.labels);
+    if let Some(other) = tested[1..].iter().find(asked_else) {
+        return Err(EvalError::OtherTask { system: tested[0].name.clone(), other: other.name.clone() });
+    }
     let is_same = |row: &TestRow, other: &TestRow| (&row.place, row.target.trim()) == (&other.place, other.target.trim());
     let others = |other: &&Tested| other.test.rows.len() != rows.len() || !rows.iter().zip(&other.test.rows).all(|(a, b)| is_same(a, b));
     if let Some(other) = tested[1..].iter().find(others) {
@@ -86,7 +92,7 @@ pub fn side_by_side(task: &TaskConfig, tested: &[Tested], training: &[TestRow]) 
 }
 
 /// What systems hold likely together, each counting the same: of each label the mean of its probabilities, and the label with the largest.
-/// None where a system gives no probabilities, or not of the same labels or choices.
+/// None where a system gives no probabilities of labels.
 fn average(task: &TaskConfig, systems: &[&[Answer]]) -> Option<Vec<Answer>> {
     if task.kind != TaskKind::Classification {
         return None;
@@ -146,14 +152,14 @@ mod tests {
             let text = if *a >= 0.5 { "a" } else { "b" }.to_owned();
             Answer { text, probabilities: vec![*a, 1.0 - a], log_likelihood: None, is_truncated: false }
         };
-        Tested { name: name.into(), test, answers: of_a.iter().map(answer).collect() }
+        Tested { name: name.into(), task: task(), test, answers: of_a.iter().map(answer).collect() }
     }
 
     #[test]
     fn an_average_may_be_better_than_each() {
         let one = tested("one", "aabb", &[0.9, 0.4, 0.2, 0.1]);
         let two = tested("two", "aabb", &[0.4, 0.9, 0.2, 0.1]);
-        let found = side_by_side(&task(), &[one, two], &[]).unwrap();
+        let found = side_by_side(&[one, two], &[]).unwrap();
         let of = |i: usize| (found.systems[i].system.as_str(), found.systems[i].scores[0].value);
         assert_eq!([of(0), of(1), of(2)], [("one", 0.75), ("two", 0.75), ("average of 2", 1.0)]);
         assert_eq!((found.means[0].name, found.means[0].mean, found.means[0].standard_deviation), ("accuracy", 0.75, 0.0));
@@ -166,7 +172,7 @@ mod tests {
     fn the_mean_is_of_the_systems_alone() {
         let training = tested("", "aaab", &[0.0; 4]).test.rows;
         let systems = [tested("one", "aabb", &[0.9, 0.9, 0.2, 0.1]), tested("two", "aabb", &[0.9, 0.1, 0.9, 0.1])];
-        let found = side_by_side(&task(), &systems, &training).unwrap();
+        let found = side_by_side(&systems, &training).unwrap();
         assert_eq!((found.means[0].mean, found.means[0].standard_deviation), (0.75, 0.125f64.sqrt()));
         let systems: Vec<_> = found.systems.iter().map(|one| one.system.as_str()).collect();
         assert_eq!(systems, ["one", "two", "average of 2", "majority label", "naive Bayes on words"]);
@@ -175,8 +181,12 @@ mod tests {
     }
 
     #[test]
-    fn other_rows_are_refused() {
-        let error = side_by_side(&task(), &[tested("one", "ab", &[0.9, 0.1]), tested("two", "aa", &[0.9, 0.1])], &[]).unwrap_err();
+    fn other_rows_and_other_labels_are_refused() {
+        let one = || tested("one", "ab", &[0.9, 0.1]);
+        let error = side_by_side(&[one(), tested("two", "aa", &[0.9, 0.1])], &[]).unwrap_err();
         assert_eq!(error.to_string(), "`one` and `two` were not asked the same rows");
+        let turned = TaskConfig { labels: vec!["b".into(), "a".into()], ..task() };
+        let error = side_by_side(&[one(), Tested { task: turned, name: "two".into(), ..one() }], &[]).unwrap_err();
+        assert_eq!(error.to_string(), "`one` and `two` have tasks of another kind, or with other labels or in another order");
     }
 }

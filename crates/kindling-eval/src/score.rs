@@ -37,6 +37,14 @@ pub enum EvalError {
     /// A context that has no room for an answer.
     #[error("the model's context is of {0} token, expected at least 2: one of a prompt, and one of an answer")]
     ShortContext(usize),
+    /// Systems that are put beside each other and whose tasks are not alike.
+    #[error("`{system}` and `{other}` have tasks of another kind, or with other labels or in another order")]
+    OtherTask {
+        /// The one.
+        system: String,
+        /// The other.
+        other: String,
+    },
     /// Systems that are put beside each other and were tested with different rows.
     #[error("`{system}` and `{other}` were not asked the same rows")]
     OtherRows {
@@ -87,7 +95,9 @@ impl EvalError {
             Self::Data(error) => error.hint(),
             Self::Row { .. } => Some("correct the row, or pass `--skip-bad` to leave such rows out".into()),
             Self::ShortContext(_) => Some("use a run with a longer `model.context_len`".into()),
-            Self::OtherRows { .. } => Some("pass runs of tasks with the same test, or one `--task` for all".into()),
+            Self::OtherTask { .. } | Self::OtherRows { .. } => {
+                Some("pass runs of tasks with the same test, or one `--task` for all".into())
+            }
             Self::Head { .. } => Some("use a run that was trained on this task, or without `--head`".into()),
             Self::LongChoice { .. } => Some("take a base with a longer context, or shorter labels and choices".into()),
             Self::NoEnd => Some("take a run whose tokenizer has `<|endoftext|>`, such as one of kind `bpe`".into()),

@@ -159,8 +159,7 @@ impl Test {
     /// How right `answers` to these questions are, beside baselines, which learn from `training`.
     pub fn report(&self, task: &TaskConfig, answers: &[Answer], training: &[TestRow]) -> TaskReport {
         let Self { rows, questions, n_bad } = self;
-        let fields =
-            task.data_config(false, false, false).examples.as_ref().and_then(|examples| Some(Templates::new(examples).ok()?.fields()));
+        let fields = Templates::new(&task.examples(false)).ok().map(|templates| templates.fields());
         let (system, predictions) = scores(task, "model", rows, answers);
         let baselines = baselines(task, training, rows, questions);
         let mut systems = vec![system];

@@ -38,6 +38,24 @@ pub struct Request {
     pub border: Border,
 }
 
+impl Request {
+    /// Whether a model with this context and vocabulary can take it.
+    ///
+    /// # Errors
+    /// An empty prompt; one that with a token more does not fit a context that is not to slide; tokens that there are not.
+    pub fn check(&self, context_len: usize, vocab_size: usize) -> Result<(), InferError> {
+        let n = self.prompt.len();
+        // A text that is only looked at may fill the context.
+        let n_needed = n + usize::from(self.max_new_tokens > 0);
+        match self.prompt.iter().find(|id| **id as usize >= vocab_size) {
+            _ if n == 0 => Err(InferError::EmptyPrompt),
+            Some(id) => Err(InferError::NoToken { id: *id, vocab_size }),
+            None if self.border == Border::Stop && n_needed > context_len => Err(InferError::LongPrompt { found: n, context_len }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What happens when the context is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Border {
@@ -168,24 +186,13 @@ impl<'a> Engine<'a> {
     /// Takes a request. It begins when there is room.
     ///
     /// # Errors
-    /// An empty prompt; one that with a token more does not fit a context that is not to slide; tokens that the model does not know.
+    /// As [`Request::check`].
     pub fn add(&mut self, request: Request) -> Result<RequestId, InferError> {
-        let context_len = self.model.config().context_len;
-        let n = request.prompt.len();
-        if n == 0 {
-            return Err(InferError::EmptyPrompt);
-        }
-        if let Some(id) = request.prompt.iter().find(|id| **id as usize >= self.tokenizer.vocab_size()) {
-            return Err(InferError::NoToken { id: *id, vocab_size: self.tokenizer.vocab_size() });
-        }
-        // A text that is only looked at may fill the context.
-        let n_needed = n + usize::from(request.max_new_tokens > 0);
-        if request.border == Border::Stop && n_needed > context_len {
-            return Err(InferError::LongPrompt { found: n, context_len });
-        }
+        request.check(self.model.config().context_len, self.tokenizer.vocab_size())?;
         // Behind the prompt, so that what a token looks like after another one is right for the first new one too.
         let mut decoder = self.tokenizer.stream_decoder();
-        for id in request.prompt.iter().filter(|id| Some(**id) != self.tokenizer.end_of_text()) {
+        let said: Vec<u32> = request.prompt.iter().copied().filter(|id| Some(*id) != self.tokenizer.end_of_text()).collect();
+        for id in &said {
             decoder.push(*id)?;
         }
         let id = RequestId(self.n_requests);
@@ -195,7 +202,8 @@ impl<'a> Engine<'a> {
             ids: request.prompt.clone(),
             from: 0,
             sequence: Sequence::default(),
-            sampler: Sampler::new(request.sampling.clone(), &request.prompt, request.seed),
+            // The token that begins a text is also the one that ends it, and is not the rarer for that.
+            sampler: Sampler::new(request.sampling.clone(), &said, request.seed),
             decoder,
             stop: StopText::new(request.stop.iter().cloned()),
             request,

@@ -51,14 +51,19 @@ pub enum InferError {
     /// Messages that a chat template makes no text of.
     #[error("the chat template refuses the messages: {0}")]
     Chat(minijinja::Error),
-    /// A message that cannot be said.
-    #[error("message {number}: {source}")]
-    Message {
+    /// A message of nobody that a chat template may name.
+    #[error("message {number} is of `{found}`, expected one of `{expected}`")]
+    Role {
         /// Counted from 1.
         number: usize,
-        /// Why.
-        source: TokenizerError,
+        /// As given.
+        found: String,
+        /// Who may speak.
+        expected: String,
     },
+    /// Messages that would say a special token.
+    #[error("a part of the messages would become a special token, expected text alone")]
+    SpecialToken,
     /// A word without a token.
     #[error("the word `{0}` has no token")]
     NoWord(String),
@@ -89,7 +94,8 @@ impl InferError {
             Self::NoToken { .. } => Some("encode the prompt with the run's own tokenizer".into()),
             Self::ChatTemplate(_) => Some("a template of Jinja, as Hugging Face's `chat_template`".into()),
             Self::Chat(_) => Some("give messages as the template wants them: often the user's and the assistant's by turns".into()),
-            Self::Message { source, .. } => source.hint(),
+            Self::Role { .. } => Some("give messages a role that there is".into()),
+            Self::SpecialToken => Some("leave texts such as `<|endoftext|>` out".into()),
             Self::NoWord(_) => Some("give a word with letters".into()),
             Self::LongPrompt { .. } => Some("shorten the prompt, or use a run with a longer `model.context_len`".into()),
             Self::EmptyPrompt => Some("pass `--prompt TEXT`, or set `sample.prompt`".into()),

@@ -1,11 +1,13 @@
 //! Beam search: greedy is greedy, a wide beam finds what is best, and no prompt changes what another gets.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+mod support;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use kindling_config::{Dropout, ModelConfig, Pooling, Seed};
 use kindling_infer::{BeamOptions, Hypothesis, InferError, beam_search};
 use kindling_model::weights::{named_parameters, with_parameters};
 use kindling_model::{Gpt, Pass};
+use support::far_from_uniform;
 
 const V: usize = 7;
 const END: u32 = 3;
@@ -13,25 +15,7 @@ const CONTEXT: usize = 12;
 
 /// A model far from uniform, with one id more than texts have.
 fn model() -> Gpt {
-    let config = ModelConfig {
-        n_layers: 2,
-        n_heads: 2,
-        d_model: 16,
-        d_ff: 32,
-        context_len: CONTEXT,
-        vocab_size: V + 1,
-        bias: true,
-        norm_eps: 1e-5,
-        dropout: Dropout::NONE,
-        n_classes: 0,
-        pooling: Pooling::Last,
-    };
-    let model = Gpt::new(&config, Seed(5), &Device::flex());
-    let scaled = named_parameters(&model).into_iter().map(|(name, mut tensor)| {
-        tensor.values.iter_mut().for_each(|value| *value *= if tensor.shape.len() == 2 { 8.0 } else { 1.0 });
-        (name, tensor)
-    });
-    with_parameters(model, scaled.collect(), std::path::Path::new("scaled")).unwrap()
+    far_from_uniform(V + 1, CONTEXT, 16, 5, 8.0)
 }
 
 /// Log-likelihoods of the ids that a text can have behind `ids`.

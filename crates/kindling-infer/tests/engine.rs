@@ -1,14 +1,15 @@
 //! The engine: what a request gets does not depend on others, and is what a model says that sees all of a text at once.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+mod support;
+
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use kindling_config::{Dropout, ModelConfig, Pooling, Seed};
 use kindling_infer::{Border, Engine, EngineLimits, Event, InferError, Request, RequestId, Sampling, StopReason, TokenScore};
-use kindling_model::weights::{named_parameters, with_parameters};
 use kindling_model::{Gpt, Pass};
 use kindling_tokenizer::{BpeTrainer, END_OF_TEXT, Tokenizer};
+use support::far_from_uniform;
 
 const TEXT: &str = "größe and ascii text: the quick brown fox jumps over the lazy dog 🦊";
 
@@ -18,25 +19,7 @@ fn tokenizer() -> Tokenizer {
 
 /// A model far from uniform.
 fn model(tokenizer: &Tokenizer) -> Gpt {
-    let config = ModelConfig {
-        n_layers: 2,
-        n_heads: 2,
-        d_model: 24,
-        d_ff: 48,
-        context_len: 32,
-        vocab_size: tokenizer.vocab_size() + 3,
-        bias: true,
-        norm_eps: 1e-5,
-        dropout: Dropout::NONE,
-        n_classes: 0,
-        pooling: Pooling::Last,
-    };
-    let model = Gpt::new(&config, Seed(4), &Device::flex());
-    let scaled = named_parameters(&model).into_iter().map(|(name, mut tensor)| {
-        tensor.values.iter_mut().for_each(|value| *value *= if tensor.shape.len() == 2 { 12.0 } else { 1.0 });
-        (name, tensor)
-    });
-    with_parameters(model, scaled.collect(), std::path::Path::new("scaled")).unwrap()
+    far_from_uniform(tokenizer.vocab_size() + 3, 32, 24, 4, 12.0)
 }
 
 /// What came of a request.
@@ -223,9 +206,12 @@ fn a_prompt_that_has_been_read_is_not_read_again_and_nothing_is_left_behind() {
     let mut fresh = Engine::new(&model, &tokenizer, EngineLimits { n_tokens_a_step: 8, n_tokens_kept: 64, ..ALL });
     assert_eq!(steps(&mut fresh, &[1, 2, 3, 4, 5]), 6);
     // A request that is not wanted any more leaves nothing behind.
-    let id = fresh.add(request(9)).unwrap();
+    let before = fresh.n_tokens_held();
+    let id = fresh.add(Request { prompt: vec![9; 20], ..request(9) }).unwrap();
     fresh.step();
+    assert!(fresh.n_tokens_held() > before);
     fresh.cancel(id);
-    assert_eq!((fresh.n_requests(), fresh.step().len()), ((0, 0), 0));
-    assert!(fresh.n_tokens_held() <= 64, "{}", fresh.n_tokens_held());
+    assert_eq!((fresh.n_requests(), fresh.step().len(), fresh.n_tokens_held()), ((0, 0), 0, before));
+    // What has been read is kept, up to its limit.
+    assert!(before > 0 && before <= 64, "{before}");
 }

@@ -1,36 +1,21 @@
 //! Generation: streaming equals the whole, the cache changes nothing, also past the context's border.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+mod support;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use kindling_config::{Dropout, ModelConfig, SamplingConfig, Seed};
+use kindling_config::SamplingConfig;
 use kindling_infer::{InferError, Sampler, Sampling, StopReason, generate};
 use kindling_model::weights::{named_parameters, with_parameters};
 use kindling_model::{Gpt, Pass};
 use kindling_tokenizer::{BpeTrainer, CharVocab, END_OF_TEXT, Tokenizer};
+use support::far_from_uniform;
 
 const TEXT: &str = "größe, naïve 東京 and ascii text: the quick brown fox jumps over the lazy dog 🦊🦊";
 
 /// A model far from uniform, with room for `tokenizer`'s ids and five more.
 fn model(tokenizer: &Tokenizer, context_len: usize) -> Gpt {
-    let config = ModelConfig {
-        n_layers: 2,
-        n_heads: 2,
-        d_model: 16,
-        d_ff: 32,
-        context_len,
-        vocab_size: tokenizer.vocab_size() + 5,
-        bias: true,
-        norm_eps: 1e-5,
-        dropout: Dropout::NONE,
-        n_classes: 0,
-        pooling: kindling_config::Pooling::Last,
-    };
-    let model = Gpt::new(&config, Seed(2), &Device::flex());
-    let scaled = named_parameters(&model).into_iter().map(|(name, mut tensor)| {
-        tensor.values.iter_mut().for_each(|value| *value *= if tensor.shape.len() == 2 { 15.0 } else { 1.0 });
-        (name, tensor)
-    });
-    with_parameters(model, scaled.collect(), std::path::Path::new("scaled")).unwrap()
+    far_from_uniform(tokenizer.vocab_size() + 5, context_len, 16, 2, 15.0)
 }
 
 fn bytes_only() -> Tokenizer {

@@ -43,10 +43,10 @@ impl Slots {
 }
 
 impl KvCache {
-    /// An empty cache with room for `n_slots` tokens before it has to grow.
-    pub(crate) fn new(n_layers: usize, width: usize, n_slots: usize, device: &Device) -> Self {
-        let room = || Tensor::zeros([n_slots, width], device);
-        Self { layers: (0..n_layers).map(|_| (room(), room())).collect(), slots: Slots::default() }
+    /// An empty cache.
+    pub(crate) fn new(n_layers: usize, width: usize, device: &Device) -> Self {
+        let empty = || Tensor::zeros([0, width], device);
+        Self { layers: (0..n_layers).map(|_| (empty(), empty())).collect(), slots: Slots::default() }
     }
 
     /// Tokens that sequences have in it, those that they share once.
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn slots_are_free_when_nobody_has_them() {
-        let mut cache = KvCache::new(1, 4, 0, &Device::flex());
+        let mut cache = KvCache::new(1, 4, &Device::flex());
         let mut one = Sequence::default();
         cache.extend(&mut one, 5);
         let mut two = one.clone();

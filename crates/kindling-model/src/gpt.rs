@@ -361,12 +361,7 @@ impl Gpt {
 
     /// An empty cache.
     pub fn cache(&self) -> KvCache {
-        self.cache_for(0)
-    }
-
-    /// An empty cache with room for `n_slots` tokens before it has to grow.
-    pub fn cache_for(&self, n_slots: usize) -> KvCache {
-        KvCache::new(self.blocks.len(), self.config.d_model, n_slots, &self.device())
+        KvCache::new(self.blocks.len(), self.config.d_model, &self.device())
     }
 
     /// Steps each sequence by its own new tokens, of which it has at least one. Gives the logits `[B, V]` after the last of each.

@@ -11,6 +11,7 @@ use axum::response::IntoResponse;
 use kindling_infer::{Request, Sampling};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use crate::error::ApiError;
 use crate::{ServeOptions, Served, Shared};
@@ -30,7 +31,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Body<T> {
 
     async fn from_request(request: axum::extract::Request, state: &Arc<Shared>) -> Result<Self, ApiError> {
         let most = state.options.max_body_bytes;
-        let bytes = Bytes::from_request(request, state).await.map_err(|error: BytesRejection| {
+        let read = timeout(state.options.timeout, Bytes::from_request(request, state)).await.map_err(|_| ApiError::timeout())?;
+        let bytes = read.map_err(|error: BytesRejection| {
             let status = error.into_response().status();
             if status == StatusCode::PAYLOAD_TOO_LARGE {
                 ApiError::too_large(most)
@@ -164,6 +166,12 @@ impl Writing {
 
 pub(crate) fn out_of_range(key: &'static str, found: impl std::fmt::Display, expected: &str) -> ApiError {
     ApiError::invalid(Some(key), format!("`{key}` is {found}, expected {expected}"))
+}
+
+/// Whether so many texts can wait at all.
+pub(crate) fn check_texts(n: usize, options: &ServeOptions) -> Result<(), ApiError> {
+    let most = options.max_queue;
+    if n <= most { Ok(()) } else { Err(ApiError::invalid(None, format!("{n} texts are asked for, expected at most {most} at once"))) }
 }
 
 /// New tokens that are allowed of those that are asked for.

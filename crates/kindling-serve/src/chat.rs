@@ -6,17 +6,15 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use kindling_infer::{Event, Message, Request, TokenScore};
+use kindling_tokenizer::Tokenizer;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::api::{Body, MOST_LIKELIEST, Writing, max_new_tokens, out_of_range};
+use crate::api::{Body, MOST_LIKELIEST, Writing, check_texts, max_new_tokens, out_of_range};
 use crate::completions::fresh_id;
 use crate::error::ApiError;
 use crate::job::{Chunks, Job, finish_reason, stream_of};
 use crate::{Shared, logprobs};
-
-/// The endpoint's name in metrics.
-const WHAT: &str = "chat";
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct ChatRequest {
@@ -67,17 +65,11 @@ impl Content {
     }
 }
 
-pub(crate) async fn answer(State(shared): State<Arc<Shared>>, Body(request): Body<ChatRequest>) -> Response {
-    match say(&shared, request).await {
-        Ok(response) => response,
-        Err(error) => {
-            shared.metrics.answered(WHAT, Some(&error));
-            error.into_response()
-        }
-    }
+pub(crate) async fn answer(State(shared): State<Arc<Shared>>, Body(request): Body<ChatRequest>) -> Result<Response, ApiError> {
+    say(&shared, request).await
 }
 
-async fn say(shared: &Arc<Shared>, request: ChatRequest) -> Result<Response, ApiError> {
+async fn say(shared: &Shared, request: ChatRequest) -> Result<Response, ApiError> {
     let served = shared.model(request.writing.model.as_deref())?;
     let tells = request.logprobs.unwrap_or(false);
     if let Some(n) = request.top_logprobs.filter(|n| *n > MOST_LIKELIEST || !tells) {
@@ -93,6 +85,7 @@ async fn say(shared: &Arc<Shared>, request: ChatRequest) -> Result<Response, Api
     let room = (served.context_len + 1).saturating_sub(ids.len()).max(1);
     let max_new_tokens = max_new_tokens(request.max_completion_tokens.or(request.max_tokens), room, &shared.options)?;
     let (n, id, n_prompt) = (request.writing.n()?, fresh_id("chatcmpl"), ids.len());
+    check_texts(n, &shared.options)?;
     let base = request.writing.request(max_new_tokens, served, id.seed)?;
     let n_likeliest = tells.then_some(request.top_logprobs.unwrap_or(0));
     let requests =
@@ -101,13 +94,12 @@ async fn say(shared: &Arc<Shared>, request: ChatRequest) -> Result<Response, Api
     if request.writing.stream.unwrap_or(false) {
         let chunks = ChatChunks {
             about: json!({ "id": id.text, "object": "chat.completion.chunk", "created": id.created, "model": served.name }),
-            model: served.name.clone(),
             n,
             tells,
             usage: request.writing.includes_usage(),
-            shared: shared.clone(),
+            tokenizer: served.tokenizer.clone(),
         };
-        return Ok(stream_of(shared.clone(), WHAT, job, chunks));
+        return Ok(stream_of(job, chunks));
     }
     let choices = job.all().await?.into_iter().enumerate().map(|(index, written)| {
         let told = tells.then(|| logprobs::of_chat(&served.tokenizer, &written.tokens));
@@ -115,7 +107,6 @@ async fn say(shared: &Arc<Shared>, request: ChatRequest) -> Result<Response, Api
         json!({ "index": index, "message": message, "logprobs": told, "finish_reason": written.reason.map(finish_reason) })
     });
     let choices: Vec<Value> = choices.collect();
-    shared.metrics.answered(WHAT, None);
     let body = json!({
         "id": id.text, "object": "chat.completion", "created": id.created, "model": served.name, "choices": choices, "usage": job.usage()
     });
@@ -124,11 +115,10 @@ async fn say(shared: &Arc<Shared>, request: ChatRequest) -> Result<Response, Api
 
 struct ChatChunks {
     about: Value,
-    model: String,
     n: usize,
     tells: bool,
     usage: bool,
-    shared: Arc<Shared>,
+    tokenizer: Arc<Tokenizer>,
 }
 
 impl ChatChunks {
@@ -142,8 +132,7 @@ impl ChatChunks {
     }
 
     fn one(&self, number: usize, delta: &Value, scores: &[TokenScore], reason: Option<&str>) -> Value {
-        let served = self.shared.model(Some(&self.model)).ok().filter(|_| self.tells && !scores.is_empty());
-        let told = served.map(|served| logprobs::of_chat(&served.tokenizer, scores));
+        let told = (self.tells && !scores.is_empty()).then(|| logprobs::of_chat(&self.tokenizer, scores));
         self.chunk(json!([{ "index": number, "delta": delta, "logprobs": told, "finish_reason": reason }]), Value::Null)
     }
 }

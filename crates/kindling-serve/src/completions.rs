@@ -11,13 +11,11 @@ use kindling_tokenizer::Tokenizer;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::api::{Body, MOST_LIKELIEST, Writing, max_new_tokens, out_of_range};
+use crate::api::{Body, MOST_LIKELIEST, Writing, check_texts, max_new_tokens, out_of_range};
 use crate::error::ApiError;
 use crate::job::{Chunks, Job, finish_reason, stream_of};
-use crate::{Served, Shared, logprobs};
+use crate::{Shared, logprobs};
 
-/// The endpoint's name in metrics.
-const WHAT: &str = "completions";
 /// OpenAI's default.
 const MAX_NEW_TOKENS: usize = 16;
 
@@ -49,6 +47,15 @@ enum Prompt {
 }
 
 impl Prompt {
+    /// How many there are.
+    fn len(&self) -> usize {
+        match self {
+            Self::Text(_) | Self::Ids(_) => 1,
+            Self::Texts(all) => all.len(),
+            Self::ManyIds(all) => all.len(),
+        }
+    }
+
     /// The ids of each prompt, and how many of them were put before what was given.
     fn ids(self, tokenizer: &Tokenizer) -> Result<Vec<(Vec<u32>, usize)>, ApiError> {
         let n_added = usize::from(tokenizer.end_of_text().is_some());
@@ -62,27 +69,11 @@ impl Prompt {
     }
 }
 
-pub(crate) async fn answer(State(shared): State<Arc<Shared>>, Body(request): Body<CompletionRequest>) -> Response {
-    let answered = complete(&shared, request).await;
-    match answered {
-        Ok(Answered::Stream(response)) => response,
-        Ok(Answered::Whole(body)) => {
-            shared.metrics.answered(WHAT, None);
-            Json(body).into_response()
-        }
-        Err(error) => {
-            shared.metrics.answered(WHAT, Some(&error));
-            error.into_response()
-        }
-    }
+pub(crate) async fn answer(State(shared): State<Arc<Shared>>, Body(request): Body<CompletionRequest>) -> Result<Response, ApiError> {
+    complete(&shared, request).await
 }
 
-enum Answered {
-    Stream(Response),
-    Whole(Value),
-}
-
-async fn complete(shared: &Arc<Shared>, request: CompletionRequest) -> Result<Answered, ApiError> {
+async fn complete(shared: &Shared, request: CompletionRequest) -> Result<Response, ApiError> {
     let served = shared.model(request.writing.model.as_deref())?;
     if request.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
         return Err(ApiError::invalid(Some("suffix"), "`suffix` is given, expected none: these models write on from a prompt"));
@@ -96,25 +87,27 @@ async fn complete(shared: &Arc<Shared>, request: CompletionRequest) -> Result<An
     }
     let echo = request.echo.unwrap_or(false);
     let max_new_tokens = max_new_tokens(request.max_tokens, MAX_NEW_TOKENS, &shared.options)?;
+    check_texts(request.prompt.len().saturating_mul(n), &shared.options)?;
     let prompts = request.prompt.ids(&served.tokenizer)?;
     if prompts.is_empty() {
         return Err(ApiError::invalid(Some("prompt"), "`prompt` is an empty list, expected a text, or ids of tokens"));
     }
     let id = fresh_id("cmpl");
+    let base = request.writing.request(max_new_tokens, served, id.seed)?;
     let (mut requests, mut echoes) = (Vec::new(), Vec::new());
     for (ids, n_added) in &prompts {
-        for choice in 0..n {
-            let base = request.writing.request(max_new_tokens, served, id.seed)?;
-            requests.push(Request {
-                prompt: ids.clone(),
-                seed: base.seed.wrapping_add(choice as u64),
-                n_likeliest: request.logprobs,
-                score_prompt: echo && request.logprobs.is_some(),
-                ..base
-            });
-            let text =
-                served.tokenizer.decode_lossy(&ids[*n_added..]).map_err(|error| ApiError::invalid(Some("prompt"), error.to_string()));
-            echoes.push(Echo { text: if echo { text? } else { String::new() }, n_added: *n_added });
+        let one = Request {
+            prompt: ids.clone(),
+            n_likeliest: request.logprobs,
+            score_prompt: echo && request.logprobs.is_some(),
+            ..base.clone()
+        };
+        one.check(served.context_len, served.tokenizer.vocab_size()).map_err(|error| ApiError::of(&error, "prompt"))?;
+        let said = if echo { &ids[*n_added..] } else { &[] };
+        let text = served.tokenizer.decode_lossy(said).map_err(|error| ApiError::invalid(Some("prompt"), error.to_string()))?;
+        for choice in 0..n as u64 {
+            requests.push(Request { seed: base.seed.wrapping_add(choice), ..one.clone() });
+            echoes.push(Echo { text: text.clone(), n_added: *n_added });
         }
     }
     let n_prompt = prompts.iter().map(|(ids, _)| ids.len()).sum();
@@ -123,8 +116,8 @@ async fn complete(shared: &Arc<Shared>, request: CompletionRequest) -> Result<An
     if request.writing.stream.unwrap_or(false) {
         let offsets = vec![0; echoes.len()];
         let usage = request.writing.includes_usage();
-        let chunks = CompletionChunks { about, echoes, offsets, usage, shared: shared.clone() };
-        return Ok(Answered::Stream(stream_of(shared.clone(), WHAT, job, chunks)));
+        let chunks = CompletionChunks { about, echoes, offsets, usage, tokenizer: served.tokenizer.clone() };
+        return Ok(stream_of(job, chunks));
     }
     let written = job.all().await?;
     let choices = written.into_iter().zip(&echoes).enumerate().map(|(index, (written, echo))| {
@@ -134,9 +127,10 @@ async fn complete(shared: &Arc<Shared>, request: CompletionRequest) -> Result<An
         json!({ "text": format!("{}{}", echo.text, written.text), "index": index, "logprobs": told, "finish_reason": written.reason.map(finish_reason) })
     });
     let choices: Vec<Value> = choices.collect();
-    Ok(Answered::Whole(json!({
+    let body = json!({
         "id": about.id, "object": "text_completion", "created": about.created, "model": about.model, "choices": choices, "usage": job.usage()
-    })))
+    });
+    Ok(Json(body).into_response())
 }
 
 /// What stands before a text that repeats its prompt.
@@ -159,7 +153,7 @@ struct CompletionChunks {
     echoes: Vec<Echo>,
     offsets: Vec<usize>,
     usage: bool,
-    shared: Arc<Shared>,
+    tokenizer: Arc<Tokenizer>,
 }
 
 impl CompletionChunks {
@@ -172,14 +166,9 @@ impl CompletionChunks {
         chunk
     }
 
-    fn tokenizer(&self) -> Option<&Served> {
-        self.shared.model(Some(&self.about.model)).ok()
-    }
-
     fn one(&mut self, number: usize, text: &str, scores: &[kindling_infer::TokenScore], reason: Option<&str>) -> Value {
         let mut offset = self.offsets[number];
-        let told = self.tokenizer().filter(|_| self.about.tells && !scores.is_empty());
-        let told = told.map(|served| logprobs::of_completion(&served.tokenizer, scores, &mut offset));
+        let told = (self.about.tells && !scores.is_empty()).then(|| logprobs::of_completion(&self.tokenizer, scores, &mut offset));
         self.offsets[number] = offset;
         self.chunk(json!([{ "text": text, "index": number, "logprobs": told, "finish_reason": reason }]), Value::Null)
     }

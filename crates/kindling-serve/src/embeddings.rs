@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -12,8 +11,6 @@ use crate::Shared;
 use crate::api::{Body, OneOrMany};
 use crate::error::ApiError;
 
-/// The endpoint's name in metrics.
-const WHAT: &str = "embeddings";
 /// Texts at most.
 const MOST_TEXTS: usize = 2048;
 
@@ -28,10 +25,8 @@ pub(crate) struct EmbeddingRequest {
     dimensions: Option<usize>,
 }
 
-pub(crate) async fn answer(State(shared): State<Arc<Shared>>, Body(request): Body<EmbeddingRequest>) -> Response {
-    let answered = embed(&shared, request).await;
-    shared.metrics.answered(WHAT, answered.as_ref().err());
-    answered.map_or_else(IntoResponse::into_response, |body| Json(body).into_response())
+pub(crate) async fn answer(State(shared): State<Arc<Shared>>, Body(request): Body<EmbeddingRequest>) -> Result<Json<Value>, ApiError> {
+    embed(&shared, request).await.map(Json)
 }
 
 async fn embed(shared: &Shared, request: EmbeddingRequest) -> Result<Value, ApiError> {

@@ -26,8 +26,12 @@ impl ApiError {
         Self { param, ..Self::new(StatusCode::BAD_REQUEST, message) }
     }
 
-    pub(crate) fn not_found(message: &str) -> Self {
+    pub(crate) fn no_model(message: &str) -> Self {
         Self { code: Some("model_not_found"), ..Self::new(StatusCode::NOT_FOUND, message) }
+    }
+
+    pub(crate) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "there is nothing here; see /v1/models")
     }
 
     pub(crate) fn method() -> Self {
@@ -41,6 +45,13 @@ impl ApiError {
     pub(crate) fn no_key() -> Self {
         let message = "no or another API key, expected `Authorization: Bearer KEY`";
         Self { code: Some("invalid_api_key"), ..Self::new(StatusCode::UNAUTHORIZED, message) }
+    }
+
+    pub(crate) fn foreign(found: &str) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            format!("the request is of a page of `{found}`, or calls this server so, expected its own address"),
+        )
     }
 
     pub(crate) fn busy() -> Self {
@@ -66,10 +77,6 @@ impl ApiError {
             InferError::Prompt(source) => Self::invalid(Some(param), format!("the text cannot be encoded: {source}")),
             _ => Self::invalid(Some(param), error.to_string()),
         }
-    }
-
-    pub(crate) fn status(&self) -> StatusCode {
-        self.status
     }
 
     pub(crate) fn body(&self) -> Value {

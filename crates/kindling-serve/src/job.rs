@@ -1,7 +1,6 @@
 //! The texts of one request, from the engine to whoever asked: all at once, or as server-sent events.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::sse::{self, KeepAlive, Sse};
@@ -44,6 +43,9 @@ impl Job {
         n_prompt: usize,
         param: &'static str,
     ) -> Result<Self, ApiError> {
+        for request in &requests {
+            request.check(served.context_len, served.tokenizer.vocab_size()).map_err(|error| ApiError::of(&error, param))?;
+        }
         let places = served.worker.places(requests.len())?;
         let (told, events) = unbounded_channel();
         let n_left = requests.len();
@@ -53,7 +55,7 @@ impl Job {
         Ok(Self { events, n_left, until: Instant::now() + shared.options.timeout, n_prompt, n_new: 0, param })
     }
 
-    /// The next event of a text; none when all have ended.
+    /// The next event of a text, none of which is a failure; none when all have ended.
     pub(crate) async fn next(&mut self) -> Result<Option<(usize, Event)>, ApiError> {
         if self.n_left == 0 {
             return Ok(None);
@@ -86,7 +88,7 @@ impl Job {
                     one.text += &text;
                     one.reason = Some(reason);
                 }
-                Event::Failed(error) => return Err(ApiError::of(&error, self.param)),
+                Event::Failed(_) => {}
             }
         }
         Ok(all)
@@ -116,7 +118,7 @@ pub(crate) trait Chunks: Send + 'static {
 }
 
 /// A stream of a job. A client that leaves drops it, and with it the job.
-pub(crate) fn stream_of(shared: Arc<Shared>, what: &'static str, job: Job, mut chunks: impl Chunks) -> Response {
+pub(crate) fn stream_of(job: Job, mut chunks: impl Chunks) -> Response {
     struct State<C> {
         job: Job,
         chunks: C,
@@ -125,10 +127,10 @@ pub(crate) fn stream_of(shared: Arc<Shared>, what: &'static str, job: Job, mut c
     }
     let ready = chunks.first().iter().map(Value::to_string).collect();
     let state = State { job, chunks, ready, is_over: false };
-    let events = stream::unfold((state, shared), move |(mut state, shared)| async move {
+    let events = stream::unfold(state, move |mut state| async move {
         loop {
             if let Some(data) = state.ready.pop_front() {
-                return Some((Ok::<_, Infallible>(sse::Event::default().data(data)), (state, shared)));
+                return Some((Ok::<_, Infallible>(sse::Event::default().data(data)), state));
             }
             if state.is_over {
                 return None;
@@ -140,12 +142,10 @@ pub(crate) fn stream_of(shared: Arc<Shared>, what: &'static str, job: Job, mut c
                     state.ready.extend(state.chunks.last(usage).iter().map(Value::to_string));
                     state.ready.push_back("[DONE]".into());
                     state.is_over = true;
-                    shared.metrics.answered(what, None);
                 }
                 Err(error) => {
                     state.ready.push_back(error.body().to_string());
                     state.is_over = true;
-                    shared.metrics.answered(what, Some(&error));
                 }
             }
         }

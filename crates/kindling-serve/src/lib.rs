@@ -22,8 +22,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
 use axum::middleware;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use kindling_infer::{ChatTemplate, EngineLimits};
@@ -53,13 +54,15 @@ pub struct ServedModel {
 pub struct ServeOptions {
     /// What a client has to know, as `Authorization: Bearer KEY`; without it anybody may ask.
     pub api_key: Option<String>,
+    /// It listens at this machine's own address: without a key, only who calls it by such a one is answered.
+    pub is_local: bool,
     /// Texts that a model may be asked for at once, those that are being written among them; more are refused with 429.
     pub max_queue: usize,
     /// New tokens of a text at most.
     pub max_new_tokens: usize,
     /// Bytes of a request's body at most.
     pub max_body_bytes: usize,
-    /// How long a request may take, waiting included.
+    /// How long a request may take, reading it and waiting included.
     pub timeout: Duration,
     /// How much of a model is computed at once.
     pub engine: EngineLimits,
@@ -69,6 +72,7 @@ impl Default for ServeOptions {
     fn default() -> Self {
         Self {
             api_key: None,
+            is_local: true,
             max_queue: 128,
             max_new_tokens: 4096,
             max_body_bytes: 1 << 20,
@@ -104,7 +108,7 @@ impl Shared {
         };
         found.ok_or_else(|| {
             let known = self.models.iter().map(|model| format!("`{}`", model.name)).collect::<Vec<_>>().join(", ");
-            ApiError::not_found(&format!("there is no model `{}`, expected one of {known}", name.unwrap_or_default()))
+            ApiError::no_model(&format!("there is no model `{}`, expected one of {known}", name.unwrap_or_default()))
         })
     }
 }
@@ -133,21 +137,29 @@ pub fn app(models: Vec<ServedModel>, options: ServeOptions) -> Router {
         .route("/v1/embeddings", post(embeddings::answer))
         .route("/metrics", get(metrics::answer))
         .layer(DefaultBodyLimit::max(max_body_bytes))
-        .layer(middleware::from_fn_with_state(shared.clone(), auth::check));
+        .layer(middleware::from_fn_with_state(shared.clone(), auth::check))
+        .route_layer(middleware::from_fn_with_state(shared.clone(), metrics::count));
     Router::new()
         .route("/", get(page::answer))
-        .route("/health", get(|| async { Json(json!({ "status": "ok" })) }))
+        .route("/health", get(health))
         .merge(api)
-        .fallback(|| async { ApiError::not_found("there is nothing here; see /v1/models") })
+        .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|| async { ApiError::method() })
         .with_state(shared)
 }
 
-/// Answers at an address, on threads of its own, until `stop` is set, and then finishes what runs. `ready` hears where it listens.
+/// Answers at an address, on threads of its own, until `stop` is set, and then finishes what runs, for `grace` at most. `ready` hears where
+/// it listens.
 ///
 /// # Errors
 /// An address that cannot be listened on; I/O.
-pub fn serve_until(address: SocketAddr, app: Router, stop: &AtomicBool, ready: impl FnOnce(SocketAddr)) -> std::io::Result<()> {
+pub fn serve_until(
+    address: SocketAddr,
+    app: Router,
+    stop: &AtomicBool,
+    grace: Duration,
+    ready: impl FnOnce(SocketAddr),
+) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let (stopped, has_stopped) = tokio::sync::oneshot::channel::<()>();
     runtime.block_on(async {
@@ -159,11 +171,12 @@ pub fn serve_until(address: SocketAddr, app: Router, stop: &AtomicBool, ready: i
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             let _ = stopped.send(());
-            std::future::pending::<()>().await;
+            // Whoever says nothing more, or reads nothing, keeps it no longer than that.
+            tokio::time::sleep(grace).await;
         };
         tokio::select! {
             served = server => served,
-            () = watch => unreachable!("it waits for ever"),
+            () = watch => Ok(()),
         }
     })
 }
@@ -174,6 +187,16 @@ pub fn serve_until(address: SocketAddr, app: Router, stop: &AtomicBool, ready: i
 /// I/O.
 pub async fn serve(listener: tokio::net::TcpListener, app: Router, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
     axum::serve(listener, app).with_graceful_shutdown(stop).await
+}
+
+/// Whether every model still takes requests.
+async fn health(State(shared): State<Arc<Shared>>) -> Response {
+    match shared.models.iter().find(|model| !model.worker.is_alive()) {
+        None => Json(json!({ "status": "ok" })).into_response(),
+        Some(model) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": format!("`{}` has stopped", model.name) }))).into_response()
+        }
+    }
 }
 
 fn described(shared: &Shared, model: &Served) -> serde_json::Value {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
-use axum::extract::State;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header;
-use axum::response::IntoResponse;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -40,7 +41,7 @@ impl Metrics {
         let in_flight = Gauge::default();
         let seconds = || Histogram::new(exponential_buckets(0.001, 2.0, 16));
         let (first_token, between_tokens) = (seconds(), seconds());
-        registry.register("requests", "Requests by what was asked and how it was answered", requests.clone());
+        registry.register("requests", "Requests by their route and how they were answered", requests.clone());
         registry.register("prompt_tokens", "Tokens of prompts", prompt_tokens.clone());
         registry.register("new_tokens", "Tokens that were written", new_tokens.clone());
         registry.register("texts_in_flight", "Texts that wait or are being written", in_flight.clone());
@@ -48,12 +49,14 @@ impl Metrics {
         registry.register_with_unit("between_tokens", "From a token to the next", Unit::Seconds, between_tokens.clone());
         Self { registry, requests, prompt_tokens, new_tokens, in_flight, first_token, between_tokens }
     }
+}
 
-    /// Counts a request.
-    pub(crate) fn answered(&self, what: &'static str, error: Option<&ApiError>) {
-        let status = error.map_or(200, |error| error.status().as_u16());
-        self.requests.get_or_create(&vec![("endpoint", what.to_owned()), ("status", status.to_string())]).inc();
-    }
+/// Counts a request by its route and by how it is answered; of a stream by how it begins.
+pub(crate) async fn count(State(shared): State<Arc<Shared>>, route: MatchedPath, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let labels = vec![("endpoint", route.as_str().to_owned()), ("status", response.status().as_u16().to_string())];
+    shared.metrics.requests.get_or_create(&labels).inc();
+    response
 }
 
 /// `GET /metrics`.

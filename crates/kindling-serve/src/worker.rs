@@ -1,8 +1,9 @@
 //! The thread of a model: takes requests, steps its engine, and tells who asked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use kindling_config::Pooling;
@@ -22,7 +23,16 @@ const EMBEDDED_AT_ONCE: usize = 32;
 /// What a thread is asked for.
 enum Command {
     Write { request: Request, told: Told },
-    Embed { texts: Vec<String>, told: oneshot::Sender<Result<Vec<Vec<f32>>, InferError>>, place: Place },
+    Embed(Embedding),
+}
+
+/// Texts whose vectors are wanted, and those that there are.
+struct Embedding {
+    texts: Vec<String>,
+    vectors: Vec<Vec<f32>>,
+    told: oneshot::Sender<Result<Vec<Vec<f32>>, InferError>>,
+    /// Free again when this has been told.
+    _place: Place,
 }
 
 /// Who hears of a text: events with the number that it has among those of one request.
@@ -48,6 +58,7 @@ impl Drop for Place {
 /// A model's thread, seen from outside.
 pub(crate) struct Worker {
     commands: Sender<Command>,
+    thread: JoinHandle<()>,
     queue: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
@@ -58,8 +69,8 @@ impl Worker {
         let (commands, orders) = channel();
         let (limits, of_thread) = (options.engine, metrics.clone());
         let work = move || Work { model: &model, tokenizer: &tokenizer, metrics: &of_thread }.until_nobody_asks(limits, &orders);
-        std::thread::Builder::new().name(format!("model {name}")).spawn(work).expect("a thread can be started");
-        Self { commands, queue: Arc::new(Semaphore::new(options.max_queue)), metrics }
+        let thread = std::thread::Builder::new().name(format!("model {name}")).spawn(work).expect("a thread can be started");
+        Self { commands, thread, queue: Arc::new(Semaphore::new(options.max_queue)), metrics }
     }
 
     /// A place in the queue for each of `n` texts.
@@ -72,13 +83,18 @@ impl Worker {
         (0..n).map(|_| place()).collect()
     }
 
+    /// Whether the thread still takes requests.
+    pub(crate) fn is_alive(&self) -> bool {
+        !self.thread.is_finished()
+    }
+
     pub(crate) fn write(&self, request: Request, told: Told) -> Result<(), ApiError> {
         self.send(Command::Write { request, told })
     }
 
     pub(crate) async fn embed(&self, texts: Vec<String>, place: Place) -> Result<Vec<Vec<f32>>, ApiError> {
         let (told, answer) = oneshot::channel();
-        self.send(Command::Embed { texts, told, place })?;
+        self.send(Command::Embed(Embedding { texts, vectors: Vec::new(), told, _place: place }))?;
         let vectors = answer.await.map_err(|_| ApiError::internal("the model has stopped"))?;
         vectors.map_err(|error| ApiError::of(&error, "input"))
     }
@@ -105,7 +121,7 @@ struct Work<'a> {
 impl Work<'_> {
     fn until_nobody_asks(&self, limits: EngineLimits, orders: &Receiver<Command>) {
         let mut engine = Engine::new(self.model, self.tokenizer, limits);
-        let mut clients = HashMap::<RequestId, Client>::new();
+        let (mut clients, mut embeddings) = (HashMap::<RequestId, Client>::new(), VecDeque::<Embedding>::new());
         loop {
             // Whoever has left waits for nothing.
             clients.retain(|id, client| {
@@ -115,39 +131,51 @@ impl Work<'_> {
                 }
                 is_there
             });
+            embeddings.retain(|embedding| !embedding.told.is_closed());
             loop {
-                let order = if clients.is_empty() { orders.recv().map_err(|_| TryRecvError::Disconnected) } else { orders.try_recv() };
+                let is_idle = clients.is_empty() && embeddings.is_empty();
+                let order = if is_idle { orders.recv().map_err(|_| TryRecvError::Disconnected) } else { orders.try_recv() };
                 match order {
-                    Ok(order) => self.take(order, &mut engine, &mut clients),
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) if clients.is_empty() => return,
-                    Err(TryRecvError::Disconnected) => break,
+                    Ok(Command::Write { request, told }) => self.add(request, told, &mut engine, &mut clients),
+                    Ok(Command::Embed(embedding)) => embeddings.push_back(embedding),
+                    Err(TryRecvError::Disconnected) if is_idle => return,
+                    Err(_) => break,
                 }
             }
             for (id, event) in engine.step() {
                 self.tell(id, event, &mut clients);
             }
+            // A few vectors, so that texts do not wait long for the others.
+            if let Some(embedding) = embeddings.pop_front() {
+                embeddings.extend(self.embed(embedding));
+            }
         }
     }
 
-    fn take(&self, order: Command, engine: &mut Engine<'_>, clients: &mut HashMap<RequestId, Client>) {
-        match order {
-            Command::Write { request, told } => {
-                self.metrics.prompt_tokens.inc_by(request.prompt.len() as u64);
-                match engine.add(request) {
-                    Ok(id) => drop(clients.insert(id, Client { told, since: Instant::now(), n_new: 0 })),
-                    Err(error) => drop(told.events.send((told.number, Event::Failed(error)))),
-                }
-            }
-            Command::Embed { texts, told, place } => {
-                if !told.is_closed() {
-                    let found = embed(self.model, self.tokenizer, &texts, Pooling::Mean, EMBEDDED_AT_ONCE, &mut |_, _| {});
-                    // Who has left meanwhile is told nothing.
-                    let _ = told.send(found.map(|(vectors, _)| vectors));
-                }
-                drop(place);
+    fn add(&self, request: Request, told: Told, engine: &mut Engine<'_>, clients: &mut HashMap<RequestId, Client>) {
+        self.metrics.prompt_tokens.inc_by(request.prompt.len() as u64);
+        match engine.add(request) {
+            Ok(id) => drop(clients.insert(id, Client { told, since: Instant::now(), n_new: 0 })),
+            Err(error) => drop(told.events.send((told.number, Event::Failed(error)))),
+        }
+    }
+
+    /// Computes the next vectors; gives back what is not finished. Who has left meanwhile is told nothing.
+    fn embed(&self, mut embedding: Embedding) -> Option<Embedding> {
+        let from = embedding.vectors.len();
+        let to = embedding.texts.len().min(from + EMBEDDED_AT_ONCE);
+        match embed(self.model, self.tokenizer, &embedding.texts[from..to], Pooling::Mean, EMBEDDED_AT_ONCE, &mut |_, _| {}) {
+            Ok((vectors, _)) => embedding.vectors.extend(vectors),
+            Err(error) => {
+                let _ = embedding.told.send(Err(error));
+                return None;
             }
         }
+        if to < embedding.texts.len() {
+            return Some(embedding);
+        }
+        let _ = embedding.told.send(Ok(embedding.vectors));
+        None
     }
 
     fn tell(&self, id: RequestId, event: Event, clients: &mut HashMap<RequestId, Client>) {

@@ -1,19 +1,22 @@
 //! The interface: what is answered is what the model says, and what cannot be done is told in OpenAI's shape.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+#[path = "../../kindling-infer/tests/support/mod.rs"]
+mod support;
+
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use burn::tensor::Device;
-use kindling_config::{Dropout, ExamplesConfig, ModelConfig, Pooling, SamplingConfig, Seed};
+use kindling_config::{ExamplesConfig, SamplingConfig};
 use kindling_infer::{ChatTemplate, generate, prompt_ids};
 use kindling_model::Gpt;
-use kindling_model::weights::{named_parameters, with_parameters};
 use kindling_serve::{ServeOptions, ServedModel, app};
 use kindling_tokenizer::{BpeTrainer, END_OF_TEXT, Tokenizer};
 use serde_json::{Value, json};
+use support::far_from_uniform;
 use tower::ServiceExt;
 
 const TEXT: &str = "user assistant: the quick brown fox jumps over the lazy dog, größe 🦊";
@@ -24,32 +27,19 @@ fn tokenizer() -> Tokenizer {
 
 /// A model far from uniform.
 fn model(tokenizer: &Tokenizer) -> Gpt {
-    let config = ModelConfig {
-        n_layers: 2,
-        n_heads: 2,
-        d_model: 24,
-        d_ff: 48,
-        context_len: 64,
-        vocab_size: tokenizer.vocab_size(),
-        bias: true,
-        norm_eps: 1e-5,
-        dropout: Dropout::NONE,
-        n_classes: 0,
-        pooling: Pooling::Last,
-    };
-    let model = Gpt::new(&config, Seed(4), &Device::flex());
-    let scaled = named_parameters(&model).into_iter().map(|(name, mut tensor)| {
-        tensor.values.iter_mut().for_each(|value| *value *= if tensor.shape.len() == 2 { 12.0 } else { 1.0 });
-        (name, tensor)
-    });
-    with_parameters(model, scaled.collect(), std::path::Path::new("scaled")).unwrap()
+    far_from_uniform(tokenizer.vocab_size(), 64, 24, 4, 12.0)
 }
 
 fn server(options: ServeOptions) -> Router {
+    server_of(64, options)
+}
+
+fn server_of(context_len: usize, options: ServeOptions) -> Router {
     let served = |name: &str| {
         let tokenizer = tokenizer();
         let template = ChatTemplate::of_examples(&ExamplesConfig::default()).unwrap();
-        ServedModel { name: name.into(), model: model(&tokenizer), tokenizer, template }
+        let model = far_from_uniform(tokenizer.vocab_size(), context_len, 24, 4, 12.0);
+        ServedModel { name: name.into(), model, tokenizer, template }
     };
     app(vec![served("one"), served("two")], options)
 }
@@ -94,6 +84,15 @@ async fn completions_are_what_the_model_writes() {
     assert_eq!((whole["choices"][0]["text"].as_str(), whole["object"].as_str()), (Some(expected.as_str()), Some("text_completion")));
     let n_prompt = prompt_ids(&tokenizer, "the quick").unwrap().len();
     assert_eq!(whole["usage"]["prompt_tokens"], n_prompt);
+    // What is no character by itself is told apart, and the token that was drawn is among the likeliest.
+    let told = posted(&app, "/v1/completions", &json!({ "prompt": "🦊ö", "max_tokens": 0, "logprobs": 1, "echo": true })).await;
+    let told = &told["choices"][0]["logprobs"];
+    let tokens: Vec<&str> = told["tokens"].as_array().unwrap().iter().map(|token| token.as_str().unwrap()).collect();
+    assert_eq!(tokens[..4], ["bytes:\\xf0", "bytes:\\x9f", "bytes:\\xa6", "bytes:\\x8a"], "{tokens:?}");
+    assert_eq!(told["text_offset"].as_array().unwrap()[..5], [json!(0), json!(1), json!(1), json!(1), json!(1)]);
+    for (i, token) in tokens.iter().enumerate() {
+        assert_eq!(told["top_logprobs"][i][*token], told["token_logprobs"][i], "{told}");
+    }
     // As a stream, with the usage at its end.
     let mut stream = request.clone();
     stream["stream"] = json!(true);
@@ -192,13 +191,18 @@ async fn vectors_models_metrics_and_the_page() {
     assert_eq!((value["data"].as_array().unwrap().len(), value["data"][1]["embedding"].as_array().unwrap().len()), (2, 24));
     let coded = posted(&app, "/v1/embeddings", &json!({ "input": "the fox", "encoding_format": "base64" })).await;
     assert_eq!(coded["data"][0]["embedding"].as_str().unwrap().len(), 128, "24 values of four bytes");
+    // Many texts, of which a stream beside them does not have to wait for all.
+    let many = json!({ "input": vec!["the quick brown fox"; 300] });
+    let one = json!({ "prompt": "a", "max_tokens": 3, "stream": true, "ignore_eos": true });
+    let (vectors, said) = tokio::join!(posted(&app, "/v1/embeddings", &many), streamed(&app, "/v1/completions", &one));
+    assert_eq!((vectors["data"].as_array().unwrap().len(), said.is_empty()), (300, false));
     let (_, models) = ask(&app, "GET", "/v1/models", Body::empty()).await;
     assert!(models.contains("\"one\"") && models.contains("\"two\""), "{models}");
     assert_eq!(ask(&app, "GET", "/v1/models/two", Body::empty()).await.0, StatusCode::OK);
     assert_eq!(ask(&app, "GET", "/health", Body::empty()).await.1, "{\"status\":\"ok\"}");
     posted(&app, "/v1/completions", &json!({ "prompt": "a", "max_tokens": 3, "ignore_eos": true })).await;
     let (_, metrics) = ask(&app, "GET", "/metrics", Body::empty()).await;
-    for expected in ["kindling_new_tokens_total 3", "kindling_texts_in_flight 0", "status=\"200\"", "kindling_first_token_seconds_count 1"]
+    for expected in ["kindling_new_tokens_total 6", "kindling_texts_in_flight 0", "status=\"200\"", "kindling_first_token_seconds_count 2"]
     {
         assert!(metrics.contains(expected), "{expected} in {metrics}");
     }
@@ -232,7 +236,8 @@ async fn what_cannot_be_done_is_told() {
         ("completions", json!({}), 400, "missing field `prompt`"),
         ("completions", completion("prompt", json!("a".repeat(5000))), 413, "expected at most 4000 bytes"),
         ("chat/completions", chat(json!([])), 400, "`messages` is empty"),
-        ("chat/completions", chat(json!([{ "role": "user", "content": "<|endoftext|>" }])), 400, "message 1"),
+        ("chat/completions", json!({ "messages": [{ "role": "user", "content": "a" }], "n": 200 }), 400, "`n` is 200, expected 1 to 128"),
+        ("completions", completion("prompt", json!(vec!["a"; 200])), 400, "200 texts are asked for, expected at most 128 at once"),
         ("chat/completions", chat(json!([{ "role": "user", "content": [{ "type": "image_url" }] }])), 400, "expected `text`"),
         ("embeddings", json!({ "input": [] }), 400, "`input` has 0 texts"),
         ("embeddings", json!({ "input": long }), 400, "expected 1 to 63"),
@@ -241,18 +246,27 @@ async fn what_cannot_be_done_is_told() {
         let message = value["error"]["message"].as_str().unwrap_or_default();
         assert!(found.as_u16() == status && message.contains(expected), "{body}: {found}, {value}, expected {status}, {expected}");
         assert!(value["error"]["type"].is_string());
+        // A stream that cannot begin is no stream.
+        if status == 400 {
+            let mut streamed = body.clone();
+            streamed["stream"] = json!(true);
+            assert_eq!(post(&app, &format!("/v1/{path}"), &streamed).await.0, found, "{streamed}");
+        }
     }
     let (status, value) = post(&app, "/v1/completions", &completion("prompt", json!(long))).await;
     assert_eq!((status.as_u16(), value["error"]["code"].as_str()), (400, Some("context_length_exceeded")));
     assert_eq!(ask(&app, "GET", "/v1/completions", Body::empty()).await.0, StatusCode::METHOD_NOT_ALLOWED);
-    assert_eq!(ask(&app, "GET", "/../etc/passwd", Body::empty()).await.0, StatusCode::NOT_FOUND);
+    let (status, nothing) = ask(&app, "GET", "/../etc/passwd", Body::empty()).await;
+    assert!(status == StatusCode::NOT_FOUND && !nothing.contains("model_not_found"), "{nothing}");
+    let (_, metrics) = ask(&app, "GET", "/metrics", Body::empty()).await;
+    assert!(metrics.contains("kindling_requests_total{endpoint=\"/v1/completions\",status=\"413\"} 1"), "{metrics}");
     // It still answers.
     posted(&app, "/v1/completions", &completion("n", json!(1))).await;
 }
 
 #[tokio::test]
 async fn a_key_is_asked_for_and_a_full_queue_refuses() {
-    let app = server(ServeOptions { api_key: Some("secret".into()), max_queue: 2, ..ServeOptions::default() });
+    let app = server_of(2000, ServeOptions { api_key: Some("secret".into()), max_queue: 2, ..ServeOptions::default() });
     let with = async |key: Option<&str>, n: usize| {
         let mut request = Request::builder().method("POST").uri("/v1/completions");
         if let Some(key) = key {
@@ -265,17 +279,53 @@ async fn a_key_is_asked_for_and_a_full_queue_refuses() {
         assert_eq!(with(key, 1).await.status(), StatusCode::UNAUTHORIZED);
     }
     assert_eq!(with(Some("secret"), 2).await.status(), StatusCode::OK);
-    let busy = with(Some("secret"), 3).await;
+    // More than can ever wait is no matter of time.
+    assert_eq!(with(Some("secret"), 3).await.status(), StatusCode::BAD_REQUEST);
+    // While a long text is written, one of two places is taken.
+    let stream = json!({ "prompt": "the", "max_tokens": 1900, "stream": true, "ignore_eos": true }).to_string();
+    let request =
+        Request::builder().method("POST").uri("/v1/completions").header("authorization", "Bearer secret").body(Body::from(stream));
+    let held = app.clone().oneshot(request.unwrap()).await.unwrap();
+    let busy = with(Some("secret"), 2).await;
     assert_eq!((busy.status(), busy.headers()["retry-after"].to_str().unwrap()), (StatusCode::TOO_MANY_REQUESTS, "1"));
+    drop(held);
     // Nothing of it is left in the queue.
-    assert_eq!(with(Some("secret"), 2).await.status(), StatusCode::OK);
+    while with(Some("secret"), 2).await.status() != StatusCode::OK {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     assert_eq!(ask(&app, "GET", "/health", Body::empty()).await.0, StatusCode::OK);
 }
 
 #[tokio::test]
+async fn pages_of_other_sites_are_refused() {
+    let status = async |options: ServeOptions, host: &str, origin: Option<&str>| {
+        let mut request = Request::builder().uri("/v1/models").header("host", host).header("authorization", "Bearer secret");
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        server(options).oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
+    };
+    let local = ServeOptions::default;
+    for host in ["127.0.0.1:8000", "localhost:8000", "[::1]:8000", "LOCALHOST"] {
+        assert_eq!(status(local(), host, None).await, 200, "{host}");
+        assert_eq!(status(local(), host, Some(&format!("http://{host}"))).await, 200, "{host}");
+        assert_eq!(status(local(), host, Some("https://elsewhere.example")).await, 403, "{host}");
+        assert_eq!(status(local(), host, Some("null")).await, 403, "{host}");
+    }
+    for host in ["elsewhere.example", "127.0.0.1.elsewhere.example:8000", "10.0.0.1", ""] {
+        assert_eq!(status(local(), host, None).await, 403, "{host}");
+    }
+    // Whoever has a key is known, and an address for others is called as they like.
+    let with_key = || ServeOptions { api_key: Some("secret".into()), ..ServeOptions::default() };
+    assert_eq!(status(with_key(), "elsewhere.example", None).await, 200);
+    assert_eq!(status(with_key(), "elsewhere.example", Some("https://other.example")).await, 403);
+    assert_eq!(status(ServeOptions { is_local: false, ..local() }, "elsewhere.example", None).await, 200);
+}
+
+#[tokio::test]
 async fn who_leaves_frees_the_place_and_who_is_slow_is_told() {
-    let app = server(ServeOptions { max_queue: 1, ..ServeOptions::default() });
-    let body = json!({ "prompt": "the", "max_tokens": 60, "stream": true, "ignore_eos": true }).to_string();
+    let app = server_of(2000, ServeOptions { max_queue: 1, ..ServeOptions::default() });
+    let body = json!({ "prompt": "the", "max_tokens": 1900, "stream": true, "ignore_eos": true }).to_string();
     for _ in 0..5 {
         let request = Request::builder().method("POST").uri("/v1/completions").body(Body::from(body.clone())).unwrap();
         // The stream is dropped before anything is read of it.
@@ -289,6 +339,10 @@ async fn who_leaves_frees_the_place_and_who_is_slow_is_told() {
             assert!(tries < 2000, "its place is still taken");
         }
     }
+    // They have not been written to their ends.
+    let (_, metrics) = ask(&app, "GET", "/metrics", Body::empty()).await;
+    let written = metrics.lines().find_map(|line| line.strip_prefix("kindling_new_tokens_total ")).unwrap();
+    assert!(written.parse::<u64>().unwrap() < 5 * 1500, "{written} tokens");
     let app = server(ServeOptions { timeout: Duration::ZERO, ..ServeOptions::default() });
     let (status, value) = post(&app, "/v1/completions", &json!({ "prompt": "the", "max_tokens": 60 })).await;
     assert_eq!((status, value["error"]["type"].as_str()), (StatusCode::REQUEST_TIMEOUT, Some("timeout")));

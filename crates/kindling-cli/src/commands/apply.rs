@@ -6,22 +6,19 @@ use std::process::ExitCode;
 use kindling_config::{ExamplesConfig, TaskConfig};
 use kindling_data::{PlainRow, Templates, has_rows, read_document, read_plain_rows};
 use kindling_eval::{Answer, Predictor, asked};
-use kindling_infer::open;
 use kindling_runs::Registry;
 use serde_json::{Map, Value, json};
 
 use super::task;
 use crate::args::{ApplyArgs, Args};
 use crate::failure::Advice;
+use crate::opened::open_run;
+use crate::output;
 use crate::progress::{Progress, line};
-use crate::{device, output};
 
 pub(crate) fn run(args: &Args, apply: &ApplyArgs) -> anyhow::Result<ExitCode> {
     let registry = Registry::new(&args.runs_dir);
-    let opened = open(&registry.resolve(&apply.run)?, &device::open(&args.device)?)?;
-    for message in &opened.rejected {
-        line(args.quiet, &format!("warning: {message}; using another checkpoint"));
-    }
+    let opened = open_run(args, &registry, &apply.run)?;
     let (task, data) = task::of_run(&opened, apply.task.as_deref(), apply.lossy, apply.skip_bad)?;
     let examples = data.examples.clone().unwrap_or_default();
     let columns = if apply.columns.is_empty() { &data.columns } else { &apply.columns };

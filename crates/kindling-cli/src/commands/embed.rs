@@ -6,22 +6,20 @@ use std::process::ExitCode;
 use anyhow::Context;
 use kindling_config::Pooling;
 use kindling_data::read_document;
-use kindling_infer::{embed, nearest, open, token_vectors};
+use kindling_infer::{embed, nearest, token_vectors};
 use kindling_runs::{Registry, write_atomic};
 use npyz::WriterBuilder;
 use serde_json::json;
 
 use crate::args::{Args, EmbedArgs};
 use crate::failure::Advice;
+use crate::opened::open_run;
+use crate::output;
 use crate::progress::{Progress, line};
-use crate::{device, output};
 
 pub(crate) fn run(args: &Args, embed_args: &EmbedArgs) -> anyhow::Result<ExitCode> {
     let registry = Registry::new(&args.runs_dir);
-    let opened = open(&registry.resolve(&embed_args.run)?, &device::open(&args.device)?)?;
-    for message in &opened.rejected {
-        line(args.quiet, &format!("warning: {message}; using another checkpoint"));
-    }
+    let opened = open_run(args, &registry, &embed_args.run)?;
     let (model, tokenizer) = (&opened.model, &opened.tokenizer);
     if let Some(word) = &embed_args.nearest {
         if word.trim().is_empty() {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use kindling_data::read_document;
 use kindling_eval::{Score, score_text};
-use kindling_infer::{Opened, open};
+use kindling_infer::Opened;
 use kindling_runs::Registry;
 use serde_json::json;
 
@@ -13,8 +13,9 @@ use super::task;
 use crate::adapters::{side_by_side, title};
 use crate::args::{Args, EvalArgs};
 use crate::failure::Advice;
-use crate::progress::{Progress, line};
-use crate::{device, output};
+use crate::opened::open_run;
+use crate::output;
+use crate::progress::Progress;
 
 pub(crate) fn run(args: &Args, eval_args: &EvalArgs) -> anyhow::Result<ExitCode> {
     if eval_args.runs.len() > 1 && !eval_args.adapter.is_empty() {
@@ -27,15 +28,7 @@ pub(crate) fn run(args: &Args, eval_args: &EvalArgs) -> anyhow::Result<ExitCode>
     let registry = Registry::new(&args.runs_dir);
     // Before anything is computed.
     let text = eval_args.text.as_ref().map(|path| read_document(path, eval_args.lossy)).transpose()?;
-    let device = device::open(&args.device)?;
-    let mut runs = Vec::new();
-    for name in &eval_args.runs {
-        let opened = open(&registry.resolve(name)?, &device)?;
-        for message in &opened.rejected {
-            line(args.quiet, &format!("warning: {message}; using another checkpoint"));
-        }
-        runs.push(opened);
-    }
+    let runs = eval_args.runs.iter().map(|name| open_run(args, &registry, name)).collect::<anyhow::Result<Vec<_>>>()?;
     match (text, &eval_args.text) {
         (Some(text), Some(path)) => score(args, eval_args, &registry, &runs, (&text, path)),
         _ => test(args, eval_args, &registry, &runs),
@@ -59,16 +52,21 @@ fn test(args: &Args, eval_args: &EvalArgs, registry: &Registry, runs: &[Opened])
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let mut tested = Vec::new();
-    let mut reports = Vec::new();
+    let (mut tested, mut reports) = (Vec::new(), Vec::new());
+    // The rows that the first was trained on.
+    let mut first = None;
     for opened in runs {
         let (task, data) = task_of(opened)?;
         for (adapter, model) in side_by_side(registry, opened, &eval_args.adapter)? {
             let name = if eval_args.adapter.is_empty() { opened.run.name() } else { title(adapter) };
             let one = task::ask(name, (&model, &opened.tokenizer), (&task, &data), eval_args.batch_size, &mut progress)?;
             if eval_args.adapter.is_empty() {
-                task::keep(args, &opened.run, &one.test.report(&task, &one.answers, &task::training_rows(args, &data, &one.test)));
+                let training = task::training_rows(args, &data, &one.test);
+                task::keep(args, &opened.run, &one.test.report(&task, &one.answers, &training));
                 reports.push(opened.run.task_report_path(&task.name));
+                first.get_or_insert(training);
+            } else if first.is_none() {
+                first = Some(task::training_rows(args, &data, &one.test));
             }
             tested.push(one);
         }
@@ -76,8 +74,7 @@ fn test(args: &Args, eval_args: &EvalArgs, registry: &Registry, runs: &[Opened])
             task::warn_of_trained(args, opened, &one.test);
         }
     }
-    let (task, data) = task_of(&runs[0])?;
-    let found = kindling_eval::side_by_side(&task, &tested, &task::training_rows(args, &data, &tested[0].test))?;
+    let found = kindling_eval::side_by_side(&tested, &first.unwrap_or_default())?;
     if args.json {
         output::json(&found)?;
     } else {

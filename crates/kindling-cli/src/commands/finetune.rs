@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use kindling_config::{BaseConfig, Distillation, LoraConfig, LoraTarget, ModelConfig, RunConfig};
-use kindling_infer::open;
 use kindling_runs::{Change, Forgetting, Registry, Run, RunInfo, hash_file};
 use kindling_train::{Training, base_weights, finetune_config};
 use serde_json::{Value, json};
@@ -12,7 +11,8 @@ use super::preview::preview;
 use super::train::{New, begin, go_on, prepared};
 use crate::args::{Args, FinetuneArgs};
 use crate::failure::Advice;
-use crate::progress::{Progress, line};
+use crate::opened::open_run;
+use crate::progress::Progress;
 use crate::{corpus, device, interrupt, output};
 
 pub(crate) fn run(args: &Args, finetune_args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
@@ -24,10 +24,7 @@ pub(crate) fn run(args: &Args, finetune_args: &FinetuneArgs) -> anyhow::Result<E
         progress.on_dashboard(&stop);
     }
     // Opened as for use, so that weights and tokenizer are verified.
-    let opened = open(&registry.resolve(&finetune_args.base)?, &device)?;
-    for message in &opened.rejected {
-        line(args.quiet, &format!("warning: {message}; using another checkpoint"));
-    }
+    let opened = open_run(args, &registry, &finetune_args.base)?;
     let folder = tempfile::tempdir()?;
     let weights = base_weights(&opened, folder.path())?;
     let base = BaseConfig {

@@ -3,29 +3,19 @@
 use std::process::ExitCode;
 
 use kindling_config::{ConfigError, Seed};
-use kindling_infer::{StopReason, generate, open};
+use kindling_infer::{StopReason, generate};
 use kindling_runs::Registry;
 use serde_json::json;
 
 use crate::adapters::{side_by_side, title};
 use crate::args::{Args, GenerateArgs};
 use crate::failure::Advice;
-use crate::progress::line;
-use crate::{device, output};
+use crate::opened::open_writer;
+use crate::output;
 
 pub(crate) fn run(args: &Args, generate_args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     let registry = Registry::new(&args.runs_dir);
-    let opened = open(&registry.resolve(&generate_args.run)?, &device::open(&args.device)?)?;
-    for message in &opened.rejected {
-        line(args.quiet, &format!("warning: {message}; using another checkpoint"));
-    }
-    if opened.model.config().n_classes > 0 {
-        return Err(Advice {
-            message: format!("run `{}` has a classification head, and writes no text", opened.run.name()),
-            hint: format!("use `kindling apply {}`", opened.run.name()),
-        }
-        .into());
-    }
+    let opened = open_writer(args, &registry, &generate_args.run)?;
     let mut config = opened.run.config().sample.clone();
     let GenerateArgs { prompt, max_new_tokens, temperature, top_k, top_p, .. } = generate_args;
     config.prompt = prompt.clone().unwrap_or(config.prompt);

@@ -2,21 +2,18 @@
 
 use std::process::ExitCode;
 
-use kindling_infer::open;
 use kindling_runs::Registry;
 use kindling_train::merge;
 use serde_json::json;
 
 use crate::args::{Args, MergeArgs};
-use crate::progress::{Progress, line};
-use crate::{device, output};
+use crate::opened::open_run;
+use crate::output;
+use crate::progress::Progress;
 
 pub(crate) fn run(args: &Args, merge_args: &MergeArgs) -> anyhow::Result<ExitCode> {
     let registry = Registry::new(&args.runs_dir);
-    let opened = open(&registry.resolve(&merge_args.run)?, &device::open(&args.device)?)?;
-    for message in &opened.rejected {
-        line(args.quiet, &format!("warning: {message}; using another checkpoint"));
-    }
+    let opened = open_run(args, &registry, &merge_args.run)?;
     let name = merge_args.name.clone().unwrap_or_else(|| registry.next_name(&format!("{}-merged", opened.run.name())));
     let mut progress = Progress::new(args.quiet);
     let now = jiff::Timestamp::now().as_millisecond();

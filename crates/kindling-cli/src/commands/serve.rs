@@ -6,14 +6,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use kindling_infer::{ChatTemplate, EngineLimits, open};
+use kindling_infer::{ChatTemplate, EngineLimits};
 use kindling_runs::Registry;
 use kindling_serve::{ServeOptions, ServedModel, app, serve_until};
 
 use crate::args::{Args, ServeArgs};
 use crate::failure::Advice;
+use crate::opened::open_writer;
 use crate::progress::line;
-use crate::{device, interrupt, output};
+use crate::{interrupt, output};
 
 /// Where a key can be given without anybody seeing it in a list of processes.
 const KEY_VARIABLE: &str = "KINDLING_API_KEY";
@@ -21,20 +22,10 @@ const KEY_VARIABLE: &str = "KINDLING_API_KEY";
 pub(crate) fn run(args: &Args, serve: &ServeArgs) -> anyhow::Result<ExitCode> {
     let api_key = api_key(serve.api_key_file.as_deref())?;
     check_address(serve.host, api_key.is_some() || serve.allow_anyone)?;
-    let (registry, device) = (Registry::new(&args.runs_dir), device::open(&args.device)?);
+    let registry = Registry::new(&args.runs_dir);
     let mut models = Vec::new();
     for name in &serve.runs {
-        let opened = open(&registry.resolve(name)?, &device)?;
-        for message in &opened.rejected {
-            line(args.quiet, &format!("warning: {message}; using another checkpoint"));
-        }
-        if opened.model.config().n_classes > 0 {
-            return Err(Advice {
-                message: format!("run `{}` has a classification head, and writes no text", opened.run.name()),
-                hint: format!("use `kindling apply {}`", opened.run.name()),
-            }
-            .into());
-        }
+        let opened = open_writer(args, &registry, name)?;
         let name = opened.run.name().to_owned();
         if models.iter().any(|other: &ServedModel| other.name == name) {
             return Err(Advice { message: format!("run `{name}` is given twice"), hint: "give each run once".into() }.into());
@@ -47,6 +38,7 @@ pub(crate) fn run(args: &Args, serve: &ServeArgs) -> anyhow::Result<ExitCode> {
     }
     let options = ServeOptions {
         api_key,
+        is_local: serve.host.is_loopback() && !serve.allow_anyone,
         max_queue: serve.max_queue,
         max_new_tokens: serve.max_new_tokens,
         timeout: Duration::from_secs(serve.timeout),
@@ -61,7 +53,8 @@ pub(crate) fn run(args: &Args, serve: &ServeArgs) -> anyhow::Result<ExitCode> {
         let _ = output::text(&format!("http://{address}\n"));
         line(args.quiet, &format!("serving {names}: a page at http://{address}/, OpenAI's interface at http://{address}/v1; Ctrl-C stops"));
     };
-    serve_until(address, app(models, options), &stop, ready).with_context(|| format!("cannot serve on {address}"))?;
+    serve_until(address, app(models, options), &stop, Duration::from_secs(serve.timeout), ready)
+        .with_context(|| format!("cannot serve on {address}"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -36,7 +36,7 @@ pub(crate) fn load(path: &Path) -> anyhow::Result<TaskConfig> {
     })?;
     let dir = std::path::absolute(path)?.parent().map(Path::to_owned).unwrap_or_default();
     let task = TaskConfig::from_toml(&text, &path.display().to_string(), &dir)?;
-    match Templates::new(&task.data_config(false, false, false).examples.unwrap_or_default()) {
+    match Templates::new(&task.examples(false)) {
         Err(DataError::Template { key, message }) => Err(Advice {
             message: format!("{}: `{}` is no template: {message}", path.display(), if key == "prompt" { key } else { "target" }),
             hint: "a template of Jinja, such as `{{ question }}`: its variables are the fields of the row".into(),
@@ -139,7 +139,7 @@ pub(super) fn ask(
     let predictor = Predictor { model, tokenizer, task, batch_size };
     let answers = predictor.answer(&test.questions, &mut |done, total| progress.answering(done, total))?;
     progress.clear();
-    Ok(Tested { name: name.to_owned(), test, answers })
+    Ok(Tested { name: name.to_owned(), task: task.clone(), test, answers })
 }
 
 /// Keeps what came of a test in the run's folder. Where that cannot be written, what was computed is told all the same.

@@ -338,6 +338,24 @@ fn rows_of_every_format_are_the_same_examples() {
 }
 
 #[test]
+fn prompts_are_learned_in_training_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: Vec<_> = (0..120).map(|i| (format!("{i}? "), format!("{}!", i * i))).collect();
+    let path = examples(dir.path(), &rows).remove(0);
+    let of = |overrides: &[&str]| {
+        let overrides = [&["data.examples={}", "data.order=epoch"], overrides].concat();
+        prepared(&config(&path, &overrides), &dir.path().join("data"), 1000, None).0.unwrap()
+    };
+    let (with, without) = (of(&["data.examples.learn_prompt=true"]), of(&[]));
+    assert_ne!(with.dir, without.dir);
+    let marked = |data: &Prepared| [&data.training, &data.validation].map(|split| split.read_marked(0..split.n_tokens()));
+    let ([training, validation], [without_training, without_validation]) = (marked(&with), marked(&without));
+    assert_eq!(validation, without_validation);
+    assert!(training.iter().all(|token| token.is_learned() != token.begins()));
+    assert!(training.iter().map(|token| token.id()).eq(without_training.iter().map(|token| token.id())));
+}
+
+#[test]
 fn a_broken_shard_of_examples_is_written_again() {
     let dir = tempfile::tempdir().unwrap();
     let rows: Vec<_> = (0..300).map(|i| (format!("{i}? "), format!("{}!", i * i))).collect();

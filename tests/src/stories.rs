@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use rand::{RngExt, SeedableRng, seq::IndexedRandom};
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
@@ -75,62 +76,128 @@ pub fn stories(seed: u64, n: usize, moves: &RangeInclusive<usize>) -> Vec<Story>
         .collect()
 }
 
-fn story(rng: &mut ChaCha8Rng, n_moves: usize, asks: Asks) -> Option<Story> {
-    let (mut places, mut objects) = (BTreeMap::<usize, usize>::new(), BTreeMap::<usize, Held>::new());
-    let mut sentences = Vec::new();
-    let mut n_left = n_moves;
-    while n_left > 0 {
-        let held: Vec<(usize, usize)> = objects.iter().filter_map(|(object, held)| Some((*object, as_holder(*held)?))).collect();
-        let free: Vec<usize> = (0..OBJECTS.len()).filter(|object| !held.iter().any(|(other, _)| other == object)).collect();
-        let sentence = match rng.random_range(0..10) {
-            0..2 if !held.is_empty() => {
-                let (object, person) = *held.choose(rng)?;
-                // Where somebody is who has gone nowhere yet is not known, and so is then what she leaves there.
-                match places.get(&person) {
-                    Some(place) => drop(objects.insert(object, Held::At(*place))),
-                    None => drop(objects.remove(&object)),
-                }
-                format!("{} dropped the {}.", PEOPLE[person], OBJECTS[object])
-            }
-            2..5 if !free.is_empty() => {
-                let object = *free.choose(rng)?;
-                // What lies somewhere is taken by one who is there.
-                let there: Vec<usize> = match objects.get(&object) {
-                    Some(Held::At(place)) => (0..PEOPLE.len()).filter(|person| places.get(person) == Some(place)).collect(),
-                    _ => (0..PEOPLE.len()).collect(),
-                };
-                let Some(person) = there.choose(rng).copied() else { continue };
-                objects.insert(object, Held::By(person));
-                format!("{} took the {}.", PEOPLE[person], OBJECTS[object])
-            }
-            _ => {
-                let (person, place) = (rng.random_range(0..PEOPLE.len()), rng.random_range(0..PLACES.len()));
-                places.insert(person, place);
-                n_left -= 1;
-                format!("{} went to the {}.", PEOPLE[person], PLACES[place])
-            }
-        };
-        sentences.push(sentence);
-    }
-    let (question, place) = match asks {
-        Asks::Person => {
-            let known: Vec<(&usize, &usize)> = places.iter().collect();
-            let (person, place) = known.choose(rng)?;
-            (format!("Where is {}?", PEOPLE[**person]), **place)
-        }
-        Asks::Object => {
-            let known: Vec<(usize, usize)> = objects
-                .iter()
-                .filter_map(|(object, held)| match held {
-                    Held::By(person) => Some((*object, *places.get(person)?)),
-                    Held::At(place) => Some((*object, *place)),
-                })
-                .collect();
-            let (object, place) = known.choose(rng)?;
-            (format!("Where is the {}?", OBJECTS[*object]), *place)
-        }
+/// `n` stories that are asked about as they go on, with several questions each: rows of a task whose `turns` follow one another. Of a third of the
+/// stories the questions come at the end alone.
+pub fn readings(seed: u64, n: usize) -> Vec<Vec<Story>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..n)
+        .map(|_| {
+            let n_moves = rng.random_range(MOVES);
+            let asked_between = if rng.random_ratio(1, 3) { 0.0 } else { 0.5 };
+            reading(&mut rng, n_moves, asked_between)
+        })
+        .collect()
+}
+
+/// A reading as a row of a task.
+pub fn reading_row(turns: &[Story]) -> Value {
+    let turn = |turn: &Story| json!({ "context": turn.context, "question": turn.question, "answer": turn.answer });
+    json!({ "turns": turns.iter().map(turn).collect::<Vec<_>>() })
+}
+
+/// Questions at the end of a reading at most.
+const LAST_QUESTIONS: usize = 4;
+/// Share of the questions of a reading that ask for an object, where one can be asked for.
+const ASKS_OBJECT: f64 = 0.8;
+
+fn reading(rng: &mut ChaCha8Rng, n_moves: usize, asked_between: f64) -> Vec<Story> {
+    let (mut world, mut sentences, mut turns) = (World::default(), Vec::new(), Vec::new());
+    let turn = |sentences: &mut Vec<String>, asks, (question, place): (String, usize)| Story {
+        context: std::mem::take(sentences).join(" "),
+        question,
+        answer: PLACES[place].to_owned(),
+        asks,
     };
+    while world.n_moves < n_moves {
+        sentences.push(world.goes_on(rng));
+        let [people, objects] = [Asks::Person, Asks::Object].map(|asks| world.known(asks));
+        let asks = if !objects.is_empty() && rng.random_bool(ASKS_OBJECT) { Asks::Object } else { Asks::Person };
+        let known = if asks == Asks::Object { objects } else { people };
+        if let Some(question) = known.choose(rng).filter(|_| rng.random_bool(asked_between)) {
+            turns.push(turn(&mut sentences, asks, question.clone()));
+        }
+    }
+    let [mut people, mut objects] = [Asks::Person, Asks::Object].map(|asks| world.known(asks));
+    people.shuffle(rng);
+    objects.shuffle(rng);
+    for _ in 0..LAST_QUESTIONS {
+        let object = if people.is_empty() || rng.random_bool(ASKS_OBJECT) { objects.pop() } else { None };
+        let asks = if object.is_some() { Asks::Object } else { Asks::Person };
+        let Some(question) = object.or_else(|| people.pop()) else { break };
+        turns.push(turn(&mut sentences, asks, question));
+    }
+    turns
+}
+
+fn story(rng: &mut ChaCha8Rng, n_moves: usize, asks: Asks) -> Option<Story> {
+    let (mut world, mut sentences) = (World::default(), Vec::new());
+    while world.n_moves < n_moves {
+        sentences.push(world.goes_on(rng));
+    }
+    let (question, place) = world.known(asks).choose(rng)?.clone();
     Some(Story { context: sentences.join(" "), question, answer: PLACES[place].to_owned(), asks })
+}
+
+/// What is true in a story as far as it has gone.
+#[derive(Default)]
+struct World {
+    places: BTreeMap<usize, usize>,
+    objects: BTreeMap<usize, Held>,
+    n_moves: usize,
+}
+
+impl World {
+    /// What happens next.
+    fn goes_on(&mut self, rng: &mut ChaCha8Rng) -> String {
+        let Self { places, objects, n_moves } = self;
+        loop {
+            let held: Vec<(usize, usize)> = objects.iter().filter_map(|(object, held)| Some((*object, as_holder(*held)?))).collect();
+            let free: Vec<usize> = (0..OBJECTS.len()).filter(|object| !held.iter().any(|(other, _)| other == object)).collect();
+            match rng.random_range(0..10) {
+                0..2 if !held.is_empty() => {
+                    let Some((object, person)) = held.choose(rng).copied() else { continue };
+                    // Where somebody is who has gone nowhere yet is not known, and so is then what she leaves there.
+                    match places.get(&person) {
+                        Some(place) => drop(objects.insert(object, Held::At(*place))),
+                        None => drop(objects.remove(&object)),
+                    }
+                    return format!("{} dropped the {}.", PEOPLE[person], OBJECTS[object]);
+                }
+                2..5 if !free.is_empty() => {
+                    let Some(object) = free.choose(rng).copied() else { continue };
+                    // What lies somewhere is taken by one who is there.
+                    let there: Vec<usize> = match objects.get(&object) {
+                        Some(Held::At(place)) => (0..PEOPLE.len()).filter(|person| places.get(person) == Some(place)).collect(),
+                        _ => (0..PEOPLE.len()).collect(),
+                    };
+                    let Some(person) = there.choose(rng).copied() else { continue };
+                    objects.insert(object, Held::By(person));
+                    return format!("{} took the {}.", PEOPLE[person], OBJECTS[object]);
+                }
+                _ => {
+                    let (person, place) = (rng.random_range(0..PEOPLE.len()), rng.random_range(0..PLACES.len()));
+                    places.insert(person, place);
+                    *n_moves += 1;
+                    return format!("{} went to the {}.", PEOPLE[person], PLACES[place]);
+                }
+            }
+        }
+    }
+
+    /// What can be asked, with the place that is the answer.
+    fn known(&self, asks: Asks) -> Vec<(String, usize)> {
+        match asks {
+            Asks::Person => self.places.iter().map(|(person, place)| (format!("Where is {}?", PEOPLE[*person]), *place)).collect(),
+            Asks::Object => {
+                let place = |held: &Held| match held {
+                    Held::By(person) => self.places.get(person).copied(),
+                    Held::At(place) => Some(*place),
+                };
+                let asked = |(object, held): (&usize, &Held)| Some((format!("Where is the {}?", OBJECTS[*object]), place(held)?));
+                self.objects.iter().filter_map(asked).collect()
+            }
+        }
+    }
 }
 
 fn as_holder(held: Held) -> Option<usize> {
@@ -183,6 +250,29 @@ mod tests {
             println!("{asks:?}: the last place is right for {share:.3}");
             assert!(share < 0.4, "{asks:?}: {share}");
         }
+    }
+
+    #[test]
+    fn a_reading_asks_about_all_that_has_been_told() {
+        let readings = readings(1, 5_000);
+        assert_eq!(readings[..100], super::readings(1, 100));
+        let mut n = BTreeMap::<&str, usize>::new();
+        for turns in &readings {
+            let mut told = String::new();
+            for (place, turn) in turns.iter().enumerate() {
+                told += if told.is_empty() || turn.context.is_empty() { "" } else { " " };
+                told += &turn.context;
+                assert_eq!(read(&Story { context: told.clone(), ..turn.clone() }).as_deref(), Some(&*turn.answer), "{turns:?}");
+                *n.entry(if turn.asks == Asks::Object { "objects" } else { "people" }).or_default() += 1;
+                *n.entry("first").or_default() += usize::from(place == 0);
+                *n.entry("at the end alone").or_default() +=
+                    usize::from(place == 0 && turns[1..].iter().all(|turn| turn.context.is_empty()));
+            }
+            assert!(MOVES.contains(&told.matches(" went ").count()));
+        }
+        println!("{n:?}");
+        assert_eq!(n["first"], readings.len());
+        assert!(n["people"] > 10_000 && n["objects"] > 10_000 && n["at the end alone"] > 1_500);
     }
 
     #[test]

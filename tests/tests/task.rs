@@ -181,7 +181,7 @@ fn what_cannot_be() {
         lab.write("mood.toml", TASK.replace(from, to));
         format!("{TRAIN} --name x")
     };
-    lab.run(&with("{{ text }}", "{{ txet }}")).fails(&["no field `txet`, found `label, text`"]);
+    lab.run(&with("{{ text }}", "{{ txet }}")).fails(&["no field `txet`, found `text, label`"]);
     lab.run(&with("{{ text }}", "{{ text")).fails(&["mood.toml: `prompt` is no template"]);
     lab.run(&with("[\"bad\", \"good\"]", "[\"bad\", \"better\"]"))
         .fails(&["the label is `\"good\"`, expected one of `\"bad\"`, `\"better\"`"]);
@@ -361,4 +361,33 @@ fn a_row_with_messages_is_a_row_of_a_task() {
     assert!(said.out.contains("m less few: ") && said.out.contains("average of 2 less naive Bayes on words: "), "{said}");
     // An option that there is not is no text.
     check_usage(&lab.run("apply m --skip_bad"), "--skip_bad");
+}
+
+#[test]
+fn several_things_are_asked_of_one_text() {
+    let lab = Lab::new();
+    let task = "name = \"qa\"\nkind = \"question-answering\"\nprompt = \"{% if text %} {{ text }}{% endif %} {{ q }}\"\ntarget = \" {{ a }}\"\nturns = \"asked\"\n\n\
+                [data]\ntrain = [\"qa.jsonl\"]\ntest = [\"qa-test.jsonl\"]\n";
+    lab.write("qa.toml", task);
+    let row = |i: usize| {
+        format!("{{\"text\":\"dog {i} sits\",\"asked\":[{{\"q\":\"who?\",\"a\":\"dog\"}},{{\"text\":\"\",\"q\":\"which?\",\"a\":{i}}}]}}\n")
+    };
+    lab.write("qa.jsonl", (0..60).map(row).collect::<String>());
+    lab.write(
+        "qa-test.jsonl",
+        "{\"text\":\"dog 7 sits\",\"q\":\"who?\",\"a\":\"dog\"}\n{\"text\":\"dog 100 sits\",\"q\":\"who?\",\"a\":\"dog\"}\n",
+    );
+    let train = "train --threads 1 --config tiny.toml --task qa.toml --set model.context_len=48";
+    let preview = lab.run(&format!("{train} --preview 1")).ok().out;
+    assert_eq!(preview.matches("learned │").count(), 2, "{preview}");
+    let report = lab.run(&format!("{train} --json")).ok().json();
+    assert_eq!(report["task"]["n_rows"], 2, "{report}");
+
+    lab.write("qa-test.jsonl", row(100));
+    lab.run(train).fails(&["qa-test.jsonl", "line 1", "field `asked` asks several things"]);
+    lab.write("qa.jsonl", "{\"text\":\"t\",\"asked\":[]}\n");
+    lab.run(train).fails(&["qa.jsonl", "field `asked` is `[]`, expected a list of rows"]);
+    let moods = TASK.replace("labels =", "turns = \"asked\"\nlabels =");
+    lab.write("mood.toml", moods);
+    lab.run("train --threads 1 --config tiny.toml --task mood.toml --head").fails(&["`task.turns` is given, expected none, with a head"]);
 }

@@ -32,6 +32,10 @@ pub struct ExamplesConfig {
     /// In training the prompt is learned too, as text that goes before. Validation asks for completions alone all the same.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub learn_prompt: bool,
+    /// The field of a row that has several prompts and completions which follow one another, such as questions about one passage: a list of
+    /// rows, of which each is rendered with what the whole row has beside it. A row without the field is one itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turns: Option<String>,
 }
 
 impl Default for ExamplesConfig {
@@ -45,6 +49,7 @@ impl Default for ExamplesConfig {
             head: false,
             chats: true,
             learn_prompt: false,
+            turns: None,
         }
     }
 }

@@ -413,6 +413,9 @@ impl DataConfig {
                 return invalid("data.clean", "more than `dedup = \"exact\"`", "examples that are clean, and of its keys `dedup` alone");
             }
         }
+        if self.examples.as_ref().is_some_and(|examples| examples.head && examples.turns.is_some()) {
+            return Err(invalid("data.examples.turns", "given, with `data.examples.head`".into(), "none: a head answers once, at the end"));
+        }
         if self.examples.as_ref().is_some_and(|examples| examples.head && examples.learn_prompt) {
             return Err(invalid("data.examples.learn_prompt", "true, with `data.examples.head`".into(), "false: a head predicts no text"));
         }

@@ -23,6 +23,10 @@ pub struct TaskConfig {
     /// Training learns the prompt too, and not the target alone; a classification head does not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub learn_prompt: bool,
+    /// The field of training rows that ask several things of one text: a list of rows, which follow one another. Each is rendered by `prompt`
+    /// and `target` with what the whole row has beside it. Rows of a test ask one thing each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns: Option<String>,
     /// Of a classification: every target that there is, in the order of reports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
@@ -135,6 +139,9 @@ impl TaskConfig {
                 hint: Some("leave out `--head`: the target is then written as text".into()),
             });
         }
+        if head && self.turns.is_some() {
+            return Err(invalid("task.turns", "given".into(), "none, with a head: it answers once, at the end of a text"));
+        }
         let value = |value: Result<toml::Value, toml::ser::Error>| {
             value.map_err(|error| invalid("task.data", format!("no TOML: {error}"), "paths in UTF-8, of the task's own folder too"))
         };
@@ -172,6 +179,7 @@ impl TaskConfig {
             head,
             chats: false,
             learn_prompt: self.learn_prompt && !head,
+            turns: self.turns.clone(),
             ..ExamplesConfig::default()
         }
     }

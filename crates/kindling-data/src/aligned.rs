@@ -96,7 +96,7 @@ mod tests {
         write("t.de", "ein Hund\nß\tx\nletzter\n".as_bytes());
         assert_eq!(
             joined(false).unwrap(),
-            "{\"de\":\"ein Hund\",\"en\":\"a \\\"dog\\\"\"}\n{\"de\":\"ß\\tx\",\"en\":\"\"}\n{\"de\":\"letzter\",\"en\":\"last\"}\n"
+            "{\"en\":\"a \\\"dog\\\"\",\"de\":\"ein Hund\"}\n{\"en\":\"\",\"de\":\"ß\\tx\"}\n{\"en\":\"last\",\"de\":\"letzter\"}\n"
         );
         write("t.de", b"ein Hund\n\xff\nletzter\n");
         let error = joined(false).unwrap_err().to_string();

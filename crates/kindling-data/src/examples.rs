@@ -39,6 +39,7 @@ pub struct Templates<'c> {
     environment: Environment<'c>,
     labels: &'c [String],
     chats: bool,
+    turns: Option<&'c str>,
 }
 
 impl<'c> Templates<'c> {
@@ -59,13 +60,13 @@ impl<'c> Templates<'c> {
         environment.set_syntax(syntax);
         environment.set_fuel(Some(FUEL));
         environment.add_filter(WITHOUT_STOP_WORDS, without_stop_words());
-        let ExamplesConfig { prompt, completion, message_begins, message_ends, labels, chats, .. } = config;
+        let ExamplesConfig { prompt, completion, message_begins, message_ends, labels, chats, turns, .. } = config;
         for (key, source) in
             [("prompt", prompt), ("completion", completion), ("message_begins", message_begins), ("message_ends", message_ends)]
         {
             environment.add_template(key, source).map_err(|error| DataError::Template { key, message: told(&error) })?;
         }
-        Ok(Self { environment, labels, chats: *chats })
+        Ok(Self { environment, labels, chats: *chats, turns: turns.as_deref() })
     }
 
     /// The text of the document that a row is, or what is wrong with the row.
@@ -73,11 +74,38 @@ impl<'c> Templates<'c> {
         let segments = match row.get(MESSAGES).filter(|messages| self.chats && !messages.is_null()) {
             Some(messages) => self.chat(messages)?,
             None => {
-                let (prompt, completion) = self.pair(row)?;
-                vec![(prompt.into(), false), (completion.into(), true)]
+                let mut segments = Vec::new();
+                for turn in self.turns(row)? {
+                    let (prompt, completion) = self.pair(&turn)?;
+                    segments.extend([(Cow::from(prompt), false), (completion.into(), true)]);
+                }
+                segments
             }
         };
         Ok(serde_json::to_string(&segments).expect("plain data serialises"))
+    }
+
+    /// The rows that follow one another in a row: the one alone, unless the field for turns has others.
+    ///
+    /// # Errors
+    /// What is wrong with the field.
+    pub(crate) fn turns<'r>(&self, row: &'r Map<String, Value>) -> Result<Vec<Cow<'r, Map<String, Value>>>, String> {
+        let Some((field, turns)) = self.turns_of(row) else { return Ok(vec![Cow::Borrowed(row)]) };
+        let is_no_list = || format!("field `{field}` is {}, expected a list of rows", shown(turns));
+        let turns = turns.as_array().filter(|turns| !turns.is_empty()).ok_or_else(is_no_list)?;
+        let turn = |(number, turn): (usize, &Value)| {
+            let own = turn.as_object().ok_or_else(|| format!("turn {} of `{field}` is {}, expected a row", number + 1, shown(turn)))?;
+            let beside = row.iter().filter(|(name, _)| *name != field);
+            let whole = beside.chain(own).map(|(name, value)| (name.clone(), value.clone())).collect();
+            Ok(Cow::Owned(whole))
+        };
+        turns.iter().enumerate().map(turn).collect()
+    }
+
+    /// The field for turns and what a row has there, if it has.
+    pub(crate) fn turns_of<'r>(&self, row: &'r Map<String, Value>) -> Option<(&'c str, &'r Value)> {
+        let field = self.turns?;
+        row.get(field).filter(|turns| !turns.is_null()).map(|turns| (field, turns))
     }
 
     /// Prompt and completion of a row that is no chat.
@@ -112,7 +140,7 @@ impl<'c> Templates<'c> {
 
     /// The fields of a row that are looked at.
     pub fn fields(&self) -> Fields {
-        let mut names: BTreeSet<String> = self.chats.then(|| MESSAGES.to_owned()).into_iter().collect();
+        let mut names: BTreeSet<String> = self.chats.then_some(MESSAGES).into_iter().chain(self.turns).map(str::to_owned).collect();
         for (_, template) in self.environment.templates() {
             names.extend(template.undeclared_variables(false));
         }
@@ -364,6 +392,28 @@ mod tests {
         let endless = ExamplesConfig { prompt: "{% for i in range(99999) %}{{ i }}{% endfor %}".into(), ..ExamplesConfig::default() };
         let error = document(&endless, r#"{"completion":"a"}"#).unwrap_err();
         assert!(error.starts_with("the template `{% for i in "), "{error}");
+    }
+
+    #[test]
+    fn turns_follow_one_another() {
+        let config = ExamplesConfig {
+            prompt: "{{ title }}{% if text %} {{ text }}{% endif %} {{ q }}".into(),
+            completion: " {{ a }}".into(),
+            turns: Some("asked".into()),
+            ..ExamplesConfig::default()
+        };
+        let of = |row| document(&config, row);
+        let row = r#"{"title":"T","text":"","a":0,"asked":[{"text":"one","q":"q?","a":1},{"q":"r?","a":"2"},{"q":"s?","title":"U"}]}"#;
+        let expected = [("T one q?", false), (" 1", true), ("T r?", false), (" 2", true), ("U s?", false), (" 0", true)];
+        assert_eq!(of(row).unwrap(), pairs(&expected));
+        for one in [r#"{"title":"T","text":"","q":"q?","a":1}"#, r#"{"title":"T","text":"","q":"q?","a":1,"asked":null}"#] {
+            assert_eq!(of(one).unwrap(), pairs(&[("T q?", false), (" 1", true)]));
+        }
+        assert_eq!(of(r#"{"asked":[]}"#).unwrap_err(), "field `asked` is `[]`, expected a list of rows");
+        assert_eq!(of(r#"{"asked":{"q":"?"}}"#).unwrap_err(), "field `asked` is `{\"q\":\"?\"}`, expected a list of rows");
+        assert_eq!(of(r#"{"asked":["?"]}"#).unwrap_err(), "turn 1 of `asked` is `\"?\"`, expected a row");
+        let missing = of(r#"{"title":"T","text":"","asked":[{"q":"q?","a":1},{"a":1}]}"#).unwrap_err();
+        assert_eq!(missing, "no field `q`, found `title, text, a`");
     }
 
     #[test]

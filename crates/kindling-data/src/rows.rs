@@ -1,5 +1,6 @@
 //! The rows of a task, whole and in memory: those that a model is tested with, and those that it is compared by. Makes no tokens.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -92,16 +93,22 @@ pub fn read_rows(config: &DataConfig, which: RowsOf, spool: &Path) -> Result<Tes
     for_each_batch(&files.files, options, &mut stats, &mut |batch| {
         for piece in batch.pieces {
             let path = files.files[piece.file].told();
+            let place = format!("{}, line {}", path.display(), piece.row);
             let read = json_object(&piece.text).and_then(|fields: Map<String, Value>| {
-                let document = templates.document(&fields)?;
-                let (prompt, target) = templates.pair(&fields)?;
-                Ok(wanted(&document).then_some((fields, prompt, target)))
+                if !wanted(&templates.document(&fields)?) {
+                    return Ok(Vec::new());
+                }
+                if let Some((field, _)) = templates.turns_of(&fields).filter(|_| which == RowsOf::Test) {
+                    return Err(format!("field `{field}` asks several things; a row of a test asks one, so give a test its own files"));
+                }
+                let row = |fields: Cow<'_, Map<String, Value>>| {
+                    let (prompt, target) = templates.pair(&fields)?;
+                    Ok(TestRow { place: place.clone(), fields: fields.into_owned(), prompt, target })
+                };
+                templates.turns(&fields)?.into_iter().map(row).collect()
             });
             match read {
-                Ok(Some((fields, prompt, target))) => {
-                    found.rows.push(TestRow { place: format!("{}, line {}", path.display(), piece.row), fields, prompt, target });
-                }
-                Ok(None) => {}
+                Ok(rows) => found.rows.extend(rows),
                 Err(_) if config.skip_bad => found.n_bad += 1,
                 Err(message) => return Err(DataError::Row { path, line: piece.row, message }),
             }

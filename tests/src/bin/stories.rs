@@ -1,26 +1,25 @@
-//! Writes stories as rows for the task `tasks/stories.toml`: `stories SEED N > FILE.jsonl`. `stories SEED N MOVES SENTENCES` makes N stories of at most
-//! MOVES moves, and writes those of at most SENTENCES sentences: short ones, to begin with.
+//! Writes stories as rows for the task `tasks/stories.toml`: `stories SEED N > FILE.jsonl`, with a question each, to test with; `stories SEED N turns`
+//! with several that are asked as the story goes on, to learn from.
 
 use std::io::Write;
 
-use kindling_tests::stories::{MOVES, stories};
+use kindling_tests::stories::{MOVES, Story, reading_row, readings, stories};
 
 fn main() -> std::io::Result<()> {
-    let numbers: Vec<Option<usize>> = std::env::args().skip(1).map(|word| word.parse().ok()).collect();
-    let (seed, n, moves, sentences) = match numbers.as_slice() {
-        [Some(seed), Some(n)] => (*seed, *n, *MOVES.end(), usize::MAX),
-        [Some(seed), Some(n), Some(moves), Some(sentences)] if MOVES.contains(moves) => (*seed, *n, *moves, *sentences),
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let numbers: Vec<Option<usize>> = words.iter().take(2).map(|word| word.parse().ok()).collect();
+    let rows: Box<dyn Iterator<Item = _>> = match (numbers.as_slice(), words.get(2).map(String::as_str), words.len()) {
+        ([Some(seed), Some(n)], None, _) => Box::new(stories(*seed as u64, *n, &MOVES).into_iter().map(|story: Story| story.row())),
+        ([Some(seed), Some(n)], Some("turns"), 3) => Box::new(readings(*seed as u64, *n).into_iter().map(|turns| reading_row(&turns))),
         _ => {
-            let expected = "expected a seed and how many stories are wanted, as in `stories 1 20000`, and perhaps how many moves, 2 to 10, and how \
-                            many sentences they have at most";
+            let expected =
+                "expected a seed and how many stories are wanted, as in `stories 1 20000`, and perhaps `turns`: several questions a story";
             return Err(std::io::Error::other(expected));
         }
     };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    for story in stories(seed as u64, n, &(*MOVES.start()..=moves)) {
-        if story.context.matches('.').count() <= sentences {
-            writeln!(out, "{}", story.row())?;
-        }
+    for row in rows {
+        writeln!(out, "{row}")?;
     }
     out.flush()
 }

@@ -387,7 +387,7 @@ fn rows_that_are_no_examples_are_placed() {
     };
     let good = "{\"prompt\":\"a\",\"completion\":\"b\"}\n{\"prompt\":\"c\",\"completion\":\"d\"}\n";
     assert_eq!(error("a.jsonl", &format!("{good}{{\"prompt\":\"a\"}}\n"), &[]), "`a.jsonl`, line 3: no field `completion`, found `prompt`");
-    assert_eq!(error("b.csv", "question,completion\na,b\n", &[]), "`b.csv`, line 2: no field `prompt`, found `completion, question`");
+    assert_eq!(error("b.csv", "question,completion\na,b\n", &[]), "`b.csv`, line 2: no field `prompt`, found `question, completion`");
     assert_eq!(error("c.txt", good, &[]), "`c.txt` has no rows, and with `data.examples` each row is an example");
     let expected = "the tokenizer has no end-of-text token, which examples begin and end with";
     let vocabulary = dir.path().join("tokenizer.json");

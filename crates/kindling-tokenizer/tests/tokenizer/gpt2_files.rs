@@ -13,7 +13,10 @@ fn files() -> (Value, Vec<String>) {
     let file: Value = serde_json::from_str(&BPE.to_json()).unwrap();
     let merges = file["model"]["merges"].as_array().unwrap().iter();
     let merges = merges.map(|pair| format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap()));
-    (file["model"]["vocab"].clone(), merges.collect())
+    // In the order of the alphabet, so that it is known which line a token stands in.
+    let mut vocab = file["model"]["vocab"].clone();
+    vocab.sort_all_objects();
+    (vocab, merges.collect())
 }
 
 fn write(folder: &Path, names: (&str, &str), vocab: &Value, merges: &[String]) -> (PathBuf, PathBuf) {

@@ -13,6 +13,7 @@ pub mod layer_norm;
 pub mod linear;
 pub(crate) mod math;
 pub mod matmul;
+pub mod packed;
 pub(crate) mod pairs;
 pub(crate) mod rows;
 pub(crate) mod tile;

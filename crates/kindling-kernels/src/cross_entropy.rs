@@ -68,7 +68,14 @@ pub fn linear_nats(x: Tensor<2>, table: Tensor<2>, targets: Tensor<1, Int>) -> (
     if crate::flex::is_fused(&x) && !x.is_autodiff() {
         return fused::linear_nats(x, table, targets);
     }
-    let logits = x.matmul(table.transpose()); // [N, V]
+    nats_of_logits(x.matmul(table.transpose()), targets)
+}
+
+/// The same from the logits, `[N, V]`.
+///
+/// # Panics
+/// If the sizes do not fit, or a target is not below V.
+pub fn nats_of_logits(logits: Tensor<2>, targets: Tensor<1, Int>) -> (Tensor<1>, Tensor<1, Int>) {
     let n = logits.dims()[0];
     let (v, targets) = (logits.dims()[1], targets.reshape([n, 1]));
     let target = logits.clone().gather(1, targets.clone()); // [N, 1]

@@ -25,6 +25,7 @@ pub mod embedding;
 mod flex;
 pub mod layer_norm;
 pub mod linear;
+pub mod packed;
 
 pub use adamw::{adamw_step, sum_of_squares};
 pub use attention::{Mask, causal_attention};
@@ -34,13 +35,15 @@ pub use cpu::cached::CachedRow;
 pub use cpu::cross_entropy::{LOGITS_AT_ONCE, LossTerms};
 pub use cpu::dropout::{Dropout, stream};
 pub use cpu::isa::Isa;
-pub use cross_entropy::{linear_cross_entropy, linear_logits, linear_nats};
+pub use cpu::packed::WeightFormat;
+pub use cross_entropy::{linear_cross_entropy, linear_logits, linear_nats, nats_of_logits};
 pub use dropout::dropout;
 pub use embedding::embedding;
 #[cfg(feature = "flex")]
 pub use flex::{Form, with_form};
 pub use layer_norm::layer_norm;
 pub use linear::{gelu_linear, linear};
+pub use packed::PackedWeight;
 
 /// Whether operations on f32 tensors of this device are computed by fused kernels.
 pub fn is_fused_on(device: &burn::tensor::Device) -> bool {

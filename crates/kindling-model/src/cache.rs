@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use burn::tensor::{Device, Tensor};
 
 /// Keys and values of tokens that a model has seen, each in a slot, as a page of one token in PagedAttention (Kwon et al. 2023). A slot is
-/// written once, so that sequences may share those of a common beginning; when no sequence has it any more, it is free again.
+/// written once while sequences have it, so that sequences may share those of a common beginning; when no sequence has it any more, it is free again.
 #[derive(Debug)]
 pub struct KvCache {
     /// Keys and values of each layer, each `[slots, C]`.

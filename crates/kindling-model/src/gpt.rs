@@ -13,17 +13,20 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_config::{Distillation, LoraTarget, ModelConfig, Pooling, Seed};
 use kindling_kernels::{
-    CachedRow, Dropout, LossTerms, Mask, Precision, cached_attention, causal_attention, dropout, embedding, gelu_linear, layer_norm,
-    linear, linear_cross_entropy, linear_logits, linear_nats, write_rows,
+    CachedRow, Dropout, LossTerms, Mask, Precision, WeightFormat, cached_attention, causal_attention, dropout, embedding, gelu_linear,
+    layer_norm, linear, linear_cross_entropy, linear_logits, linear_nats, nats_of_logits, write_rows,
 };
 
 use crate::DropoutKey;
 use crate::cache::{KvCache, Sequence};
 use crate::init::Init;
 use crate::lora::{Adapter, Lora};
+use crate::packed::Packed;
 
 /// Standard deviation of GPT-2's initial weights.
 const INIT_STD: f64 = 0.02;
+/// Rows of logits that a packed model scores at once.
+const SCORED_AT_ONCE: usize = 256;
 
 /// A GPT-2. Cloning it is cheap: tensors are shared.
 #[derive(Module, Debug)]
@@ -38,6 +41,8 @@ pub struct Gpt {
     config: ModelConfig,
     #[module(skip)]
     precision: Precision,
+    #[module(skip)]
+    packed: Option<Arc<Packed>>, // where it is there, the matrices are here and not above
 }
 
 #[derive(Module, Debug)]
@@ -129,6 +134,7 @@ impl Gpt {
             lora: None,
             config: config.clone(),
             precision: Precision::F32,
+            packed: None,
         }
     }
 
@@ -172,9 +178,43 @@ impl Gpt {
         self.lora.as_ref()
     }
 
+    /// The same model for writing and scoring alone, its matrices laid out as kernels read them, and kept in this format. An adapter stays
+    /// beside them as it is; the other parameters stay f32. It cannot be trained, merged or saved.
+    ///
+    /// # Panics
+    /// If it is packed already.
+    #[must_use]
+    pub fn packed(&self, format: WeightFormat) -> Self {
+        assert!(self.packed.is_none(), "a model is packed once");
+        let mut model = self.valid();
+        let take = |weight: &mut Param<Tensor<2>>| {
+            let taken = weight.val();
+            *weight = Param::from_tensor(Tensor::zeros([0, 0], &taken.device()));
+            taken
+        };
+        let table = take(&mut model.tok_embedding.weight);
+        let blocks = model.blocks.iter_mut().map(|block| {
+            let Block { attn, mlp, .. } = block;
+            [&mut attn.qkv, &mut attn.proj, &mut mlp.up, &mut mlp.down].map(|layer| take(&mut layer.weight))
+        });
+        let packed = Packed::new(table, blocks.collect(), format);
+        Self { packed: Some(Arc::new(packed)), ..model }
+    }
+
+    /// Whether its matrices are packed.
+    pub fn is_packed(&self) -> bool {
+        self.packed.is_some()
+    }
+
+    /// Bytes that the matrices of a packed model take.
+    pub fn packed_bytes(&self) -> Option<usize> {
+        self.packed.as_ref().map(|packed| packed.n_bytes())
+    }
+
     /// The same model, without autodiff, with its adapter folded into the weights: W + (alpha / rank)·A·B.
     #[must_use]
     pub fn merged(&self) -> Self {
+        assert!(self.packed.is_none(), "weights that are packed are not changed");
         let mut model = self.valid();
         let Some(adapter) = model.lora.take() else { return model };
         for (block, adapter) in model.blocks.iter_mut().zip(&adapter.blocks) {
@@ -196,7 +236,10 @@ impl Gpt {
 
     /// The token embedding, `[V, C]`.
     pub fn token_embedding(&self) -> Tensor<2> {
-        self.tok_embedding.weight.val()
+        match &self.packed {
+            Some(packed) => packed.table.weight().transpose(),
+            None => self.tok_embedding.weight.val(),
+        }
     }
 
     /// The device that the weights are on.
@@ -210,8 +253,9 @@ impl Gpt {
     /// If T is above `context_len`.
     pub fn forward(&self, ids: Tensor<2, Int>, pass: &Pass) -> Tensor<3> {
         let [b, t] = ids.dims();
-        let v = self.output().dims()[0];
-        self.head(self.hidden(ids, pass)).reshape([b, t, v])
+        let logits = self.head(self.hidden(ids, pass));
+        let v = logits.dims()[1];
+        logits.reshape([b, t, v])
     }
 
     /// Ids `[B, T]` to what the head sees of them, `[N, C]`: the residual stream behind the last norm, pooled where the head asks for it.
@@ -255,18 +299,14 @@ impl Gpt {
     /// # Panics
     /// If there is no such layer.
     pub fn block(&self, layer: usize, x: Tensor<2>, n_rows: usize, pass: &Pass) -> Tensor<2> {
-        let (block, lora, p) = (&self.blocks[layer], |target| self.lora_of(layer, target), &self.config.dropout);
+        let (block, p, precision) = (&self.blocks[layer], &self.config.dropout, self.precision);
         // What is dropped at a site of the model, numbered in the order of the forward pass.
         let site = 1 + 3 * layer as u64;
-        let qkv = project(&block.attn.qkv, lora(LoraTarget::Qkv), norm(&block.attn_norm, x.clone(), &self.config), self.precision); // [N, 3C]
+        let qkv = self.project(layer, LoraTarget::Qkv, norm(&block.attn_norm, x.clone(), &self.config), precision); // [N, 3C]
         let mask = Mask { first: pass.document_starts.clone(), dropout: pass.dropout(site, p.attention, false, n_rows) };
-        let y = project(&block.attn.proj, lora(LoraTarget::Proj), causal_attention(qkv, n_rows, block.attn.n_heads, &mask), self.precision);
+        let y = self.project(layer, LoraTarget::Proj, causal_attention(qkv, n_rows, block.attn.n_heads, &mask), precision);
         let x = x + drop_at(y, pass, site + 1, p.residual, p.variational, n_rows);
-        let y = block.mlp.forward(
-            [lora(LoraTarget::Up), lora(LoraTarget::Down)],
-            norm(&block.mlp_norm, x.clone(), &self.config),
-            self.precision,
-        );
+        let y = self.mlp(layer, norm(&block.mlp_norm, x.clone(), &self.config), precision);
         x + drop_at(y, pass, site + 2, p.residual, p.variational, n_rows)
     }
 
@@ -306,7 +346,17 @@ impl Gpt {
     pub fn score(&self, ids: Tensor<2, Int>, places: &[usize], targets: &[u32], pass: &Pass) -> (Tensor<1>, Tensor<1, Int>) {
         let targets: Vec<i64> = targets.iter().map(|id| i64::from(*id)).collect();
         let targets = Tensor::from_data(TensorData::new(targets, [places.len()]), &ids.device());
-        linear_nats(self.hidden_at(ids, places, pass), self.output(), targets)
+        let hidden = self.hidden_at(ids, places, pass);
+        if self.packed.is_none() {
+            return linear_nats(hidden, self.output(), targets);
+        }
+        // A few rows at a time, so that logits need not all exist.
+        let of = |from: usize| {
+            let rows = from..places.len().min(from + SCORED_AT_ONCE);
+            nats_of_logits(self.head(hidden.clone().narrow(0, from, rows.len())), targets.clone().narrow(0, from, rows.len()))
+        };
+        let (nats, ranks) = (0..places.len()).step_by(SCORED_AT_ONCE).map(of).unzip();
+        (Tensor::cat(nats, 0), Tensor::cat(ranks, 0))
     }
 
     /// What the head sees at some places, `[P, C]`.
@@ -324,6 +374,33 @@ impl Gpt {
         self.lora.as_ref()?.blocks[layer].of(target)
     }
 
+    /// A linear layer of a block, with GELU before the last, and the adapter beside it.
+    fn project(&self, layer: usize, target: LoraTarget, x: Tensor<2>, precision: Precision) -> Tensor<2> {
+        let Block { attn, mlp, .. } = &self.blocks[layer];
+        let (linear_layer, gelu) = match target {
+            LoraTarget::Qkv => (&attn.qkv, false),
+            LoraTarget::Proj => (&attn.proj, false),
+            LoraTarget::Up => (&mlp.up, false),
+            LoraTarget::Down => (&mlp.down, true),
+        };
+        let added = self.lora_of(layer, target).map(|lora| {
+            let x = x.clone();
+            if gelu { lora.forward_gelu(x, precision) } else { lora.forward(x, precision) }
+        });
+        let bias = linear_layer.bias.as_ref().map(|bias| bias.val());
+        let y = match &self.packed {
+            Some(packed) => packed.of(layer, target).linear(x, bias, gelu),
+            None if gelu => gelu_linear(x, linear_layer.weight.val(), bias, precision),
+            None => linear(x, linear_layer.weight.val(), bias, precision),
+        };
+        added.into_iter().fold(y, |y, added| y + added)
+    }
+
+    /// The second half of a block.
+    fn mlp(&self, layer: usize, x: Tensor<2>, precision: Precision) -> Tensor<2> {
+        self.project(layer, LoraTarget::Down, self.project(layer, LoraTarget::Up, x, precision), precision)
+    }
+
     /// The residual stream `[N, C]` behind the last block.
     fn residual(&self, ids: Tensor<2, Int>, pass: &Pass) -> Tensor<2> {
         let n_rows = ids.dims()[0];
@@ -334,7 +411,10 @@ impl Gpt {
     fn embed(&self, ids: Tensor<2, Int>, positions: Tensor<2, Int>, words: Option<Tensor<2>>) -> Tensor<2> {
         let n = ids.dims().iter().product::<usize>();
         let positions = embedding(self.pos_embedding.weight.val(), positions.reshape([n]));
-        let tokens = embedding(self.tok_embedding.weight.val(), ids.reshape([n]));
+        let tokens = match &self.packed {
+            Some(packed) => packed.table.rows(ids.reshape([n])),
+            None => embedding(self.tok_embedding.weight.val(), ids.reshape([n])),
+        };
         words.into_iter().fold(tokens, |tokens, seen| tokens * seen) + positions
     }
 
@@ -351,12 +431,15 @@ impl Gpt {
 
     /// `[V, C]`: the weight of the head.
     fn output(&self) -> Tensor<2> {
-        self.class_embedding.as_ref().unwrap_or(&self.tok_embedding).weight.val()
+        self.class_embedding.as_ref().map_or_else(|| self.token_embedding(), |classes| classes.weight.val())
     }
 
     /// `[N, C]` to logits `[N, V]`.
     fn head(&self, x: Tensor<2>) -> Tensor<2> {
-        linear_logits(x, self.output())
+        match (&self.class_embedding, &self.packed) {
+            (None, Some(packed)) => packed.table.linear(x, None, false),
+            _ => linear_logits(x, self.output()),
+        }
     }
 
     /// An empty cache.
@@ -397,15 +480,13 @@ impl Gpt {
         let ints = |values: Vec<i64>| Tensor::<2, Int>::from_data(TensorData::new(values, [1, n]), &device);
         let mut x = self.embed(ints(ids), ints(positions), None); // [N, C]
         for (layer, (block, (keys, values))) in self.blocks.iter().zip(&mut cache.layers).enumerate() {
-            let lora = |target| self.lora_of(layer, target);
-            let qkv = project(&block.attn.qkv, lora(LoraTarget::Qkv), norm(&block.attn_norm, x.clone(), &self.config), Precision::F32);
+            let qkv = self.project(layer, LoraTarget::Qkv, norm(&block.attn_norm, x.clone(), &self.config), Precision::F32);
             let [q, k, v]: [Tensor<2>; 3] = qkv.chunk(3, 1).try_into().expect("three chunks");
             keys.inplace(|keys| write_rows(keys, &slots, k));
             values.inplace(|values| write_rows(values, &slots, v));
             let y = cached_attention(q, keys, values, block.attn.n_heads, &rows);
-            x = x + project(&block.attn.proj, lora(LoraTarget::Proj), y, Precision::F32);
-            let y = norm(&block.mlp_norm, x.clone(), &self.config);
-            x = x + block.mlp.forward([lora(LoraTarget::Up), lora(LoraTarget::Down)], y, Precision::F32);
+            x = x + self.project(layer, LoraTarget::Proj, y, Precision::F32);
+            x = x.clone() + self.mlp(layer, norm(&block.mlp_norm, x, &self.config), Precision::F32);
         }
         norm(&self.final_norm, x, &self.config)
     }
@@ -428,29 +509,12 @@ impl Pass {
     }
 }
 
-impl Mlp {
-    /// With the adapters beside `up` and `down`.
-    fn forward(&self, [up, down]: [Option<&Lora>; 2], x: Tensor<2>, precision: Precision) -> Tensor<2> {
-        let x = project(&self.up, up, x, precision);
-        let bias = self.down.bias.as_ref().map(|bias| bias.val());
-        let added = down.map(|lora| lora.forward_gelu(x.clone(), precision));
-        added.into_iter().fold(gelu_linear(x, self.down.weight.val(), bias, precision), |y, added| y + added)
-    }
-}
-
 /// Drops of `x` `[N, C]`, of `n_rows` sequences, what the pass says for a site.
 fn drop_at(x: Tensor<2>, pass: &Pass, site: u64, p: f64, one_mask: bool, n_rows: usize) -> Tensor<2> {
     match pass.dropout(site, p, one_mask, n_rows) {
         Some(dropped) => dropout(x, &dropped),
         None => x,
     }
-}
-
-/// A linear layer, with the adapter beside it.
-fn project(layer: &Linear, lora: Option<&Lora>, x: Tensor<2>, precision: Precision) -> Tensor<2> {
-    let added = lora.map(|lora| lora.forward(x.clone(), precision));
-    let y = linear(x, layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()), precision);
-    added.into_iter().fold(y, |y, added| y + added)
 }
 
 fn class_embedding(config: &ModelConfig, init: &Init<'_>) -> Option<Embedding> {

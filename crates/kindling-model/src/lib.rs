@@ -8,10 +8,12 @@ mod error;
 pub mod gpt;
 mod init;
 mod lora;
+mod packed;
 pub mod weights;
 
 pub use cache::{KvCache, Sequence};
 pub use dropout::DropoutKey;
 pub use error::ModelError;
 pub use gpt::{Gpt, Loss, Pass, Teacher};
+pub use kindling_kernels::WeightFormat;
 pub use lora::Adapter;

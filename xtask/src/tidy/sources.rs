@@ -15,6 +15,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/kindling-kernels/src/cpu/embedding.rs",
     "crates/kindling-kernels/src/cpu/layer_norm.rs",
     "crates/kindling-kernels/src/cpu/matmul.rs",
+    "crates/kindling-kernels/src/cpu/packed.rs",
     "crates/kindling-kernels/src/cpu/pairs.rs",
     "crates/kindling-kernels/src/cpu/tile.rs",
     "crates/kindling-tokenizer/src/split/window.rs",

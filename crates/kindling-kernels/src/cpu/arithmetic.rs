@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::isa::{Isa, Kernel, Vector, dispatch};
+use super::packed::pairs_of;
 
 /// What the factors of matrix products are rounded to. Sums are f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,6 +85,8 @@ impl<S: Vector> Arithmetic for F32<S> {
 pub(crate) trait Pairs: Arithmetic {
     /// Rounds two vectors and makes words of them, of whose bits the lower half are `low`.
     fn pair(self, low: Words<Self>, high: Words<Self>) -> Words<Self>;
+    /// The words of both rows that quads of int8 are.
+    fn of_quads(self, quads: Words<Self>) -> [Words<Self>; 2];
 }
 
 /// Pairs of bf16 by the instructions for f32, in which products of bf16 are exact.
@@ -139,6 +142,11 @@ impl<S: Vector> Pairs for Emulated<S> {
         let low = simd.wrapping_dyn_shr_u32s(self.round(low), simd.splat_u32s(16));
         simd.transmute_f32s_u32s(simd.or_u32s(low, self.round(high)))
     }
+
+    #[inline(always)]
+    fn of_quads(self, quads: S::f32s) -> [S::f32s; 2] {
+        [pairs_of(self.0, quads, 0), pairs_of(self.0, quads, 1)]
+    }
 }
 
 /// Pairs of bf16 by the instructions of AVX-512 BF16. They take what is too small for a normal number for zero.
@@ -153,7 +161,7 @@ impl Avx512Bf16 {
     }
 
     /// Compiles a kernel with these instructions.
-    #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+    #[target_feature(enable = "avx512bf16,avx512vbmi,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
     fn call<K: PairsKernel>(self, kernel: K) -> K::Output {
         kernel.run(self)
     }
@@ -210,7 +218,41 @@ impl Pairs for Avx512Bf16 {
             std::mem::transmute::<__m512i, pulp::f32x16>(_mm512_permutexvar_epi16(halves, rounded))
         }
     }
+
+    #[inline(always)]
+    fn of_quads(self, quads: pulp::f32x16) -> [pulp::f32x16; 2] {
+        use std::arch::x86_64::{
+            __m512i, _mm512_permutex2var_epi8, _mm512_set1_epi8, _mm512_ternarylogic_epi32, _mm512_unpackhi_epi8, _mm512_unpacklo_epi8,
+        };
+        // SAFETY: as above.
+        unsafe {
+            let quads = std::mem::transmute::<pulp::f32x16, __m512i>(quads);
+            let table = |half: usize, upper: usize| std::mem::transmute::<[u8; 64], __m512i>(BF16_OF_SIZES[half][upper]);
+            // The lower seven bits of a byte choose among 128.
+            let low = _mm512_permutex2var_epi8(table(0, 0), quads, table(0, 1));
+            let high = _mm512_permutex2var_epi8(table(1, 0), quads, table(1, 1));
+            // The sign, where the table has none: high | quads & 0x80.
+            let high = _mm512_ternarylogic_epi32::<0xf8>(high, quads, _mm512_set1_epi8(i8::MIN));
+            [_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high)]
+                .map(|words| std::mem::transmute::<__m512i, pulp::f32x16>(words))
+        }
+    }
 }
+
+/// The lower and the upper bytes of the bf16 of whole numbers from 0 to 127, the first half of each and the second.
+#[cfg(target_arch = "x86_64")]
+static BF16_OF_SIZES: [[[u8; 64]; 2]; 2] = {
+    let mut tables = [[[0; 64]; 2]; 2];
+    let mut size = 0;
+    while size < 128 {
+        // So small a number has nothing below.
+        let bf16 = ((size as f32).to_bits() >> 16) as u16;
+        tables[0][size / 64][size % 64] = (bf16 & 0xff) as u8;
+        tables[1][size / 64][size % 64] = (bf16 >> 8) as u8;
+        size += 1;
+    }
+    tables
+};
 
 /// As [`Kernel`], for what is computed with pairs of bf16.
 pub(crate) trait PairsKernel {

@@ -20,6 +20,25 @@ pub(crate) unsafe fn filled<T: Copy>(n: usize, write: impl FnOnce(&mut [MaybeUni
     values
 }
 
+/// Room for `n` values in large pages, where the system has such on demand: what is read from beginning to end is then read faster. Values
+/// are written later.
+pub(crate) fn in_large_pages<T>(n: usize) -> Vec<T> {
+    let values = Vec::<T>::with_capacity(n);
+    #[cfg(target_os = "linux")]
+    {
+        /// Addresses that are asked for begin with a page.
+        const PAGE: usize = 4096;
+        let (from, len) = (values.as_ptr() as usize, n * size_of::<T>());
+        let (begin, end) = (from.next_multiple_of(PAGE), (from + len) / PAGE * PAGE);
+        if end > begin {
+            // SAFETY: the range lies within the vector's memory, and the advice changes nothing of what is in it. Where it is not taken, nothing
+            // is lost.
+            unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_HUGEPAGE) };
+        }
+    }
+    values
+}
+
 /// Uninitialised room for `n` values.
 fn room<T: Copy>(n: usize) -> Vec<MaybeUninit<T>> {
     let mut values = Vec::with_capacity(n);

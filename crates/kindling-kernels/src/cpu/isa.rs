@@ -12,7 +12,7 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, CD, DQ and VL: x86-64-v4.
     Avx512,
-    /// AVX-512 with the dot products of bf16 pairs.
+    /// AVX-512 with the dot products of bf16 pairs, and with tables of 128 bytes, VBMI.
     Avx512Bf16,
 }
 
@@ -50,7 +50,11 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => pulp::x86::V4::is_available(),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 => pulp::x86::V4::is_available() && std::arch::is_x86_feature_detected!("avx512bf16"),
+            Self::Avx512Bf16 => {
+                pulp::x86::V4::is_available()
+                    && std::arch::is_x86_feature_detected!("avx512bf16")
+                    && std::arch::is_x86_feature_detected!("avx512vbmi")
+            }
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }

@@ -5,7 +5,8 @@ use rayon::prelude::*;
 use super::arithmetic::Precision;
 use super::isa::{Isa, Kernel, Vector, dispatch};
 use super::math;
-use super::matmul::{Epilogue, Matrix, Nothing, Prologue, matmul};
+use super::matmul::{Epilogue, Matrix, Nothing, Prologue, matmul, matmul_packed};
+use super::packed::Packed;
 use super::rows::{VALUES_PER_TASK, rows_per_task};
 
 /// GPT-2's GELU on the way into a product: its values never lie in memory.
@@ -81,6 +82,43 @@ pub fn forward(isa: Isa, precision: Precision, x: Matrix<'_>, w: Matrix<'_>, bia
         (true, None) => matmul(isa, precision, x, w, Gelu, &Nothing),
         (true, Some(bias)) => matmul(isa, precision, x, w, Gelu, &AddBias(bias)),
     }
+}
+
+/// Multiplies each column by a scale, and adds a bias, where there are such.
+struct ScaleAndAdd<'a> {
+    scales: &'a [f32],
+    bias: &'a [f32],
+}
+
+impl Epilogue for ScaleAndAdd<'_> {
+    fn apply(&self, isa: Isa, _row: usize, col: usize, values: &mut [f32]) {
+        if !self.scales.is_empty() {
+            dispatch(isa, Times(values, &self.scales[col..]));
+        }
+        if !self.bias.is_empty() {
+            dispatch(isa, Add(values, &self.bias[col..]));
+        }
+    }
+}
+
+struct Times<'a>(&'a mut [f32], &'a [f32]);
+
+impl Kernel for Times<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Vector>(self, simd: S) {
+        math::zip!(simd, self.0, self.1, |value, factor| simd.mul_f32s(value, factor));
+    }
+}
+
+/// [`forward`] with packed weights.
+///
+/// # Panics
+/// If the sizes do not fit.
+pub fn forward_packed(isa: Isa, x: Matrix<'_>, w: Packed<'_>, bias: Option<&[f32]>, gelu: bool) -> Vec<f32> {
+    assert!(bias.is_none_or(|bias| bias.len() == w.n), "a bias of {} values", w.n);
+    let after = ScaleAndAdd { scales: w.scales, bias: bias.unwrap_or_default() };
+    if gelu { matmul_packed(isa, x, w, Gelu, &after) } else { matmul_packed(isa, x, w, Nothing, &after) }
 }
 
 /// The gradient of `x` `[N, I]` from that of the output, `[N, O]`.

@@ -12,11 +12,12 @@ use super::arithmetic::{Arithmetic, F32, Pairs, PairsKernel, Precision, dispatch
 use super::buffer::{Buffers, Shared, Use, filled, with_buffers};
 use super::isa::{Isa, Kernel, Vector, dispatch};
 use super::math;
+use super::packed::{Expand, Packed};
 use super::pairs::{self, Pair, Runs};
-use super::tile::{Left, Place, Right, tile, tile_cols};
+use super::tile::{Left, Place, Right, tile, tile_cols, tile_of_quads};
 
 /// Words of columns of A that are taken at once: a panel of B and one of A fit the first-level cache.
-const BLOCK_K: usize = 256;
+pub(crate) const BLOCK_K: usize = 256;
 /// Rows of A that a thread copies at once: they fit the second-level cache.
 const BLOCK_M: usize = 144;
 /// Columns of B that are copied at once: they fit the last-level cache.
@@ -85,6 +86,14 @@ impl<'a> Matrix<'a> {
         self.cols
     }
 
+    /// An element.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub(crate) fn at(&self, i: usize, j: usize) -> f32 {
+        self.data[i * self.row + j * self.col]
+    }
+
     fn pointer(&self, i: usize, j: usize) -> *const f32 {
         debug_assert!(i < self.rows && j < self.cols);
         self.data[i * self.row + j * self.col..].as_ptr()
@@ -128,7 +137,22 @@ pub fn matmul(isa: Isa, precision: Precision, a: Matrix<'_>, b: Matrix<'_>, prol
     unsafe {
         filled(m * n, |c| {
             let c = Target { pointer: Shared::new(c.as_mut_ptr().cast()), row: n, add: false };
-            product(isa, precision, a, b, c, prologue, epilogue)
+            product(isa, precision, a, Operand::Plain(b), c, prologue, epilogue)
+        })
+    }
+}
+
+/// The same with a matrix that was packed before.
+///
+/// # Panics
+/// As [`matmul`].
+pub fn matmul_packed(isa: Isa, a: Matrix<'_>, b: Packed<'_>, prologue: impl Prologue, epilogue: &impl Epilogue) -> Vec<f32> {
+    let (m, n) = (a.rows, b.n);
+    // SAFETY: the product writes all m rows of n values, which lie one behind the other.
+    unsafe {
+        filled(m * n, |c| {
+            let c = Target { pointer: Shared::new(c.as_mut_ptr().cast()), row: n, add: false };
+            product(isa, b.format.precision(), a, Operand::Packed(b), c, prologue, epilogue)
         })
     }
 }
@@ -141,7 +165,23 @@ pub fn matmul_add(isa: Isa, precision: Precision, a: Matrix<'_>, b: Matrix<'_>, 
     assert_eq!(c.len(), a.rows * b.cols, "C has the rows of A and the columns of B");
     let c = Target { pointer: Shared::new(c.as_mut_ptr()), row: b.cols, add: true };
     // SAFETY: c is borrowed exclusively, initialised, and of the right size.
-    unsafe { product(isa, precision, a, b, c, Nothing, &Nothing) }
+    unsafe { product(isa, precision, a, Operand::Plain(b), c, Nothing, &Nothing) }
+}
+
+/// The right factor.
+#[derive(Clone, Copy)]
+enum Operand<'a> {
+    Plain(Matrix<'a>),
+    Packed(Packed<'a>),
+}
+
+impl Operand<'_> {
+    fn size(&self) -> (usize, usize) {
+        match self {
+            Self::Plain(b) => (b.rows, b.cols),
+            Self::Packed(b) => (b.k, b.n),
+        }
+    }
 }
 
 /// Where C goes, as a [`Place`] that several threads may have.
@@ -153,7 +193,7 @@ struct Target {
 }
 
 /// Rows and columns of the register tile.
-struct TileShape;
+pub(crate) struct TileShape;
 
 impl Kernel for TileShape {
     type Output = (usize, usize);
@@ -164,19 +204,19 @@ impl Kernel for TileShape {
 }
 
 /// # Safety
-/// Row i of C, `b.cols` values from `c.pointer + i * c.row`, must be valid for all rows of `a`, initialised if `c.add`, and
+/// Row i of C, as many values as B has columns from `c.pointer + i * c.row`, must be valid for all rows of `a`, initialised if `c.add`, and
 /// touched by nobody else meanwhile.
 unsafe fn product(
     isa: Isa,
     precision: Precision,
     a: Matrix<'_>,
-    b: Matrix<'_>,
+    b: Operand<'_>,
     c: Target,
     prologue: impl Prologue,
     epilogue: &impl Epilogue,
 ) {
-    let (m, n, k) = (a.rows, b.cols, a.cols);
-    assert_eq!(k, b.rows, "A has as many columns as B has rows");
+    let (m, k, (b_rows, n)) = (a.rows, a.cols, b.size());
+    assert_eq!(k, b_rows, "A has as many columns as B has rows");
     if m == 0 || n == 0 {
         return;
     }
@@ -207,7 +247,7 @@ struct Columns<'a> {
     isa: Isa,
     precision: Precision,
     a: Matrix<'a>,
-    b: Matrix<'a>,
+    b: Operand<'a>,
     c: Target,
     from: usize,
     to: usize,
@@ -237,15 +277,19 @@ impl Columns<'_> {
     /// # Safety
     /// As [`product`], for the columns from `from` to `to`.
     unsafe fn compute<P: Prologue>(self, prologue: P, epilogue: &impl Epilogue) {
-        let Self { isa, precision, a, c, from, to, parallel, shape: (tile_rows, tile_cols), .. } = self;
+        let Self { isa, precision, a, b, c, from, to, parallel, shape: (tile_rows, tile_cols) } = self;
         let (m, k) = (a.rows, a.cols);
+        let makes_panels = match b {
+            Operand::Plain(_) => true,
+            Operand::Packed(b) => b.is_quads() && !self.spreads_in_registers(),
+        };
         let threads = if parallel { rayon::current_num_threads() } else { 1 };
         // Blocks of equal size, so that none is a small rest.
         let k_blocks = precision.words(k).div_ceil(BLOCK_K).max(1);
         let block_k = k.div_ceil(k_blocks).max(1);
         let m_blocks = m.div_ceil(BLOCK_M).next_multiple_of(threads);
         let block_m = m.div_ceil(m_blocks).next_multiple_of(tile_rows);
-        let panels_len = (to - from).min(BLOCK_N).next_multiple_of(tile_cols) * precision.words(block_k);
+        let panels_len = if makes_panels { (to - from).min(BLOCK_N).next_multiple_of(tile_cols) * precision.words(block_k) } else { 0 };
         let b_in_place = self.b_in_place();
         with_buffers(Use::Whole, |kept| {
             let panels = Shared::new(kept.get(0, panels_len).as_mut_ptr().cast::<f32>());
@@ -253,7 +297,23 @@ impl Columns<'_> {
                 let n = (to - j).min(BLOCK_N);
                 for (p, last) in (0..k_blocks).map(|i| (i * block_k, i + 1 == k_blocks)) {
                     let depth = Depth { from: p, len: (k - p).min(block_k) };
+                    // Those that the product reads: of its own making, or as they are kept.
+                    let read = match b {
+                        Operand::Packed(b) if !makes_panels => Shared::new(b.panels(p, j).cast_mut()),
+                        _ => panels,
+                    };
                     let pack = |panel: usize| {
+                        if let Operand::Packed(b) = b {
+                            let words = precision.words(depth.len);
+                            let expand = Expand {
+                                from: b.panels(p, j + panel * tile_cols),
+                                words,
+                                // SAFETY: the panels do not overlap, and there is room for all of them.
+                                out: unsafe { panels.at(panel * tile_cols * words) },
+                            };
+                            // SAFETY: the weights are packed for these instructions, and there is room for the words.
+                            return unsafe { expand.run(isa) };
+                        }
                         let (col, offset) = (j + panel * tile_cols, panel * tile_cols * precision.words(depth.len));
                         let cols = (j + n - col).min(tile_cols);
                         let is_read = match b_in_place {
@@ -275,7 +335,7 @@ impl Columns<'_> {
                         let part = Part { row, rows, col: j, cols: n, depth };
                         // SAFETY: C's rows are the caller's, and no other block has these; the panels of B are packed.
                         unsafe {
-                            with_buffers(Use::Part, |kept| self.multiply(part, panels.at(0), kept, prologue));
+                            with_buffers(Use::Part, |kept| self.multiply(part, read.at(0), kept, prologue));
                             if last {
                                 for r in 0..rows {
                                     let values = std::slice::from_raw_parts_mut(c.pointer.at((row + r) * c.row + j), n);
@@ -284,9 +344,9 @@ impl Columns<'_> {
                             }
                         }
                     };
-                    let n_panels = n.div_ceil(tile_cols);
+                    let n_panels = if makes_panels { n.div_ceil(tile_cols) } else { 0 };
                     if parallel {
-                        (0..n_panels).into_par_iter().with_min_len(n_panels.div_ceil(4 * threads)).for_each(pack);
+                        (0..n_panels).into_par_iter().with_min_len(n_panels.div_ceil(4 * threads).max(1)).for_each(pack);
                         (0..m_blocks).into_par_iter().for_each(multiply);
                     } else {
                         (0..n_panels).for_each(pack);
@@ -297,9 +357,14 @@ impl Columns<'_> {
         });
     }
 
+    /// Whether so few rows read quads that each tile spreads them out for itself.
+    fn spreads_in_registers(&self) -> bool {
+        self.a.rows <= self.shape.0
+    }
+
     /// What of B is read where it lies.
     fn b_in_place(&self) -> InPlace {
-        let Self { precision, a, b, .. } = *self;
+        let Self { precision, a, b: Operand::Plain(b), .. } = *self else { return InPlace::Nothing };
         if precision != Precision::F32 || b.col != 1 || a.cols == 0 || a.rows > DIRECT_ROWS {
             InPlace::Nothing
         } else if a.rows <= FEW_ROWS {
@@ -312,7 +377,7 @@ impl Columns<'_> {
     /// # Safety
     /// The columns and rows must be B's, of some `depth`, and `out` have room for a panel.
     unsafe fn pack_b(&self, depth: Depth, col: usize, cols: usize, out: *mut f32) {
-        let Self { isa, precision, b, shape: (_, tile_cols), .. } = *self;
+        let Self { isa, precision, b: Operand::Plain(b), shape: (_, tile_cols), .. } = *self else { return };
         let (columns, stride) = if b.col == 1 { (false, b.row) } else { (true, b.col) };
         let from = Runs { pointer: b.pointer(depth.from, col), stride, columns };
         match precision {
@@ -337,7 +402,9 @@ impl Columns<'_> {
         if precision == Precision::Bf16 {
             // SAFETY: handed on from the caller.
             let a = unsafe { self.pack_pairs(row, rows, depth, kept, prologue) };
-            return dispatch_pairs(isa, block(a, false, None));
+            let is_of_quads = matches!(b, Operand::Packed(b) if b.is_quads()) && self.spreads_in_registers();
+            let block = block(a, false, None);
+            return if is_of_quads { dispatch_pairs(isa, BlockOfQuads(block)) } else { dispatch_pairs(isa, block) };
         }
         // Rows that lie as they are needed are read in place, unless so many panels of B read them that copying pays.
         let a_in_place = P::NOTHING && a.col == 1 && depth.len > 0 && to - from <= DIRECT_COLS;
@@ -350,7 +417,10 @@ impl Columns<'_> {
             prologue.apply(isa, unsafe { std::slice::from_raw_parts_mut(panels.as_mut_ptr().cast(), panels.len()) });
             Left { pointer: panels.as_ptr().cast(), row: 1, col: tile_rows }
         };
-        let b_rows = || Right { pointer: b.pointer(depth.from, col), row: b.row };
+        let b_rows = || match b {
+            Operand::Plain(b) => Right { pointer: b.pointer(depth.from, col), row: b.row },
+            Operand::Packed(_) => unreachable!("what is packed is read by panels"),
+        };
         match self.b_in_place() {
             InPlace::Nothing => dispatch(isa, block(left, !a_in_place, None)),
             InPlace::WholePanels => dispatch(isa, block(left, !a_in_place, Some(b_rows()))),
@@ -638,5 +708,25 @@ impl PairsKernel for Block {
     #[inline(always)]
     fn run<P: Pairs>(self, pairs: P) {
         self.compute(pairs);
+    }
+}
+
+/// The same from panels of quads, for rows of A that are one tile at most and lie one behind the other.
+struct BlockOfQuads(Block);
+
+impl PairsKernel for BlockOfQuads {
+    type Output = ();
+    #[inline(always)]
+    fn run<P: Pairs>(self, pairs: P) {
+        let Block { a, b, c, rows, cols, depth, .. } = self.0;
+        let width = tile_cols::<P::Simd>();
+        for j in (0..cols).step_by(width) {
+            // SAFETY: the panels hold all rows and columns of this block, whose places in C are this thread's.
+            unsafe {
+                let place = Place { pointer: c.pointer.add(j), ..c };
+                let panel = Right::panel::<P::Simd>(b.add(j * depth.div_ceil(2)));
+                tile_of_quads(pairs, rows, (cols - j).min(width), depth, a, panel, place);
+            }
+        }
     }
 }

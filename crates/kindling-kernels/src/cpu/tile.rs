@@ -5,7 +5,7 @@
 
 use pulp::Simd as _;
 
-use super::arithmetic::{Arithmetic, Words};
+use super::arithmetic::{Arithmetic, Pairs, Words};
 use super::isa::Vector;
 
 /// Vectors in a row of the register tile.
@@ -66,6 +66,24 @@ pub(crate) unsafe fn tile<A: Arithmetic>(by: A, rows: usize, cols: usize, k: usi
     }
 }
 
+/// The same with a B of int8: `words` words along k, of which two stand in each row of `b`.
+///
+/// # Safety
+/// As [`tile`].
+#[inline(always)]
+pub(crate) unsafe fn tile_of_quads<A: Pairs>(by: A, rows: usize, cols: usize, words: usize, a: Left, b: Right, c: Place) {
+    macro_rules! arms {
+        ($($r:literal)*) => {
+            match rows {
+                // SAFETY: handed on from the caller.
+                $($r if $r <= A::Simd::TILE_ROWS => unsafe { registers_of_quads::<A, $r, TILE_VECTORS>(by, cols, words, a, b, c) },)*
+                _ => unreachable!("a tile has between 1 and TILE_ROWS rows"),
+            }
+        };
+    }
+    arms!(1 2 3 4 5 6 7 8 9 10 11 12);
+}
+
 #[inline(always)]
 const fn lanes<A: Arithmetic>() -> usize {
     <A::Simd as pulp::Simd>::F32_LANES
@@ -89,7 +107,7 @@ unsafe fn rows_of<A: Arithmetic, const V: usize>(by: A, rows: usize, cols: usize
 unsafe fn registers<A: Arithmetic, const R: usize, const V: usize>(by: A, cols: usize, k: usize, a: Left, b: Right, c: Place) {
     let (simd, lanes) = (by.simd(), lanes::<A>());
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
-    prefetch::<R>(c);
+    prefetch_rows::<R>(c);
     let (mut a_p, mut b_p) = (a.pointer, b.pointer);
     for _ in 0..k {
         for part in 0..A::PARTS {
@@ -111,8 +129,58 @@ unsafe fn registers<A: Arithmetic, const R: usize, const V: usize>(by: A, cols: 
         a_p = a_p.wrapping_add(a.col);
         b_p = b_p.wrapping_add(b.row);
     }
-    // What is indexed in loops that are not unrolled lies in memory: were it the sums, every step of k would store them all.
-    let sums = sums;
+    // SAFETY: handed on from the caller.
+    unsafe { write_sums::<A, R, V>(by, cols, sums, c) };
+}
+
+/// As `registers`, from `words` words along k that stand in quads of int8.
+#[inline(always)]
+unsafe fn registers_of_quads<A: Pairs, const R: usize, const V: usize>(by: A, cols: usize, words: usize, a: Left, b: Right, c: Place) {
+    let (simd, lanes) = (by.simd(), lanes::<A>());
+    let mut sums = [[simd.splat_f32s(0.0); V]; R];
+    prefetch_rows::<R>(c);
+    let (mut a_p, mut b_p) = (a.pointer, b.pointer);
+    for quad in 0..words.div_ceil(2) {
+        // SAFETY: the caller vouches for all words of B and of A's R rows.
+        unsafe {
+            let mut quads = [simd.splat_f32s(0.0); V];
+            for (v, quads) in quads.iter_mut().enumerate() {
+                *quads = b_p.add(v * lanes).cast::<Words<A>>().read_unaligned();
+            }
+            let mut both = [quads; 2];
+            for (v, quads) in quads.iter().enumerate() {
+                [both[0][v], both[1][v]] = by.of_quads(*quads);
+            }
+            for pairs in both.iter().take(words - 2 * quad) {
+                for part in 0..A::PARTS {
+                    let mut b_row = [by.factor(pairs[0], part); V];
+                    for (b, pairs) in b_row.iter_mut().zip(pairs) {
+                        *b = by.factor(*pairs, part);
+                    }
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let value = by.factor(simd.splat_f32s(*a_p.add(r * a.row)), part);
+                        for v in 0..V {
+                            sums[v] = by.multiply_add(value, b_row[v], sums[v]);
+                        }
+                    }
+                }
+                a_p = a_p.wrapping_add(a.col);
+            }
+        }
+        b_p = b_p.wrapping_add(b.row);
+    }
+    // SAFETY: handed on from the caller.
+    unsafe { write_sums::<A, R, V>(by, cols, sums, c) };
+}
+
+/// Takes the sums as they are, and not where they lie: what is indexed in loops that are not unrolled lies in memory, and were it the sums that are
+/// summed in, every step of k would store them all.
+///
+/// # Safety
+/// The R rows of `cols` places of C must be valid, initialised where `add`.
+#[inline(always)]
+unsafe fn write_sums<A: Arithmetic, const R: usize, const V: usize>(by: A, cols: usize, sums: [[Words<A>; V]; R], c: Place) {
+    let (simd, lanes) = (by.simd(), lanes::<A>());
     // SAFETY: the caller vouches for R rows of `cols` places, initialised where `add`; a mask takes those of the last vector.
     unsafe {
         if cols == V * lanes {
@@ -140,12 +208,20 @@ unsafe fn registers<A: Arithmetic, const R: usize, const V: usize>(by: A, cols: 
 
 /// Asks for the rows of C, which are needed once k has run.
 #[inline(always)]
-fn prefetch<const R: usize>(c: Place) {
-    #[cfg(target_arch = "x86_64")]
+fn prefetch_rows<const R: usize>(c: Place) {
     for r in 0..R {
-        // SAFETY: a prefetch of any address is harmless.
-        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(c.pointer.wrapping_add(r * c.row).cast()) };
+        prefetch(c.pointer.wrapping_add(r * c.row));
+    }
+}
+
+/// Asks memory for what is needed soon.
+#[inline(always)]
+pub(crate) fn prefetch(pointer: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address is harmless.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(pointer.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = c;
+    let _ = pointer;
 }

@@ -35,7 +35,11 @@ impl OnTerminal {
         pty.resize(Size::new(rows, columns)).expect("a terminal has a size");
         let mode = mode(&pty);
         let command = lab.command(line);
-        let started = Command::new(command.get_program()).args(command.get_args()).current_dir(lab.path("")).env("TERM", term);
+        let started = Command::new(command.get_program())
+            .args(command.get_args())
+            .current_dir(lab.path(""))
+            .env("TERM", term)
+            .env("XDG_STATE_HOME", lab.path("state"));
         let child = started.spawn(terminal).expect("kindling starts");
         let (pty, written) = (Arc::new(pty), Arc::<Mutex<Vec<u8>>>::default());
         let has_hung_up = Arc::<AtomicBool>::default();

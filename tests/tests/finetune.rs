@@ -148,7 +148,7 @@ fn what_cannot_be_fine_tuned() {
         ("finetune --base old --data none.txt", &["none.txt"]),
         ("finetune --base old --data other.txt --lwf 0", &["`base.distillation.weight` is 0"]),
         ("finetune --base old --data other.txt --lwf 1 --temperature 0", &["`base.distillation.temperature` is 0"]),
-        ("finetune --base old --data rows.jsonl --examples", &["rows.jsonl`, line 1", "no field `prompt`, found `a, q`"]),
+        ("finetune --base old --data rows.jsonl --examples", &["rows.jsonl`, line 1", "no field `prompt`, found `q, a`"]),
         ("finetune --base old --data other.txt --examples", &["other.txt` has no rows"]),
         ("finetune --base old --data rows.jsonl --examples --completion-template '{{'", &["`data.examples.completion`"]),
         ("finetune --base old --data rows.jsonl --examples --set data.order=random", &["`data.order` is `random`", "epoch"]),

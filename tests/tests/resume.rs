@@ -183,7 +183,7 @@ mod signals {
         let said = Said::new("train --json", child.wait_with_output().expect("it ends"));
         assert_eq!(said.code, 130, "{said}");
         let value: serde_json::Value = serde_json::from_str(&said.out).expect("JSON");
-        assert_eq!(value.as_object().expect("an object").keys().collect::<Vec<_>>(), ["dir", "resume", "run", "stopped_at_step"]);
+        assert_eq!(value.as_object().expect("an object").keys().collect::<Vec<_>>(), ["run", "dir", "stopped_at_step", "resume"]);
         let step = lab.losses("cut", "train").last().expect("rows").0;
         assert_eq!((&value["run"], &value["stopped_at_step"]), (&"cut".into(), &step.into()));
         lab.shell(value["resume"].as_str().expect("a command")).ok();

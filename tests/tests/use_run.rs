@@ -4,7 +4,9 @@ use kindling_tests::Lab;
 use serde_json::Value;
 
 fn keys(value: &Value) -> Vec<&str> {
-    value.as_object().unwrap_or_else(|| panic!("an object: {value}")).keys().map(String::as_str).collect()
+    let mut keys: Vec<&str> = value.as_object().unwrap_or_else(|| panic!("an object: {value}")).keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
 }
 
 fn generated(lab: &Lab, options: &str) -> String {

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use kindling_config::LoraTarget;
-use kindling_kernels::Isa;
+use kindling_kernels::{Isa, WeightFormat};
+
+use crate::sampling::{GrammarArgs, ModelArgs, SamplingArgs, weight_format};
 
 /// From raw text to a GPT that you own: train, evaluate, generate.
 #[derive(Debug, Parser)]
@@ -69,6 +71,8 @@ pub(crate) enum Command {
     Apply(ApplyArgs),
     /// Turn texts or tokens into vectors, or list the tokens that are near a word
     Embed(EmbedArgs),
+    /// Talk with a run
+    Chat(ChatArgs),
     /// Serve runs over HTTP: OpenAI's interface, and a page to talk to them
     Serve(ServeArgs),
     /// List runs, or show one
@@ -280,21 +284,12 @@ pub(crate) struct GenerateArgs {
     /// What the text begins with; by default the run's own prompt
     #[arg(long, short, allow_hyphen_values = true)]
     pub(crate) prompt: Option<String>,
-    /// New tokens at most
-    #[arg(long, value_name = "N")]
-    pub(crate) max_new_tokens: Option<usize>,
-    /// Divides the logits; 0 always takes the likeliest token
-    #[arg(long)]
-    pub(crate) temperature: Option<f64>,
-    /// Draw only from the K likeliest tokens; 0 turns it off
-    #[arg(long, value_name = "K")]
-    pub(crate) top_k: Option<usize>,
-    /// Draw only from the likeliest tokens that together reach probability P
-    #[arg(long, value_name = "P")]
-    pub(crate) top_p: Option<f64>,
-    /// The same seed writes the same text
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) grammar: GrammarArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -321,6 +316,9 @@ pub(crate) struct EvalArgs {
     /// Replace invalid UTF-8 by U+FFFD instead of refusing the file
     #[arg(long)]
     pub(crate) lossy: bool,
+    /// Score the text with weights kept so too, bf16 or int8, and tell what that costs; can be given several times
+    #[arg(long, value_name = "FORMAT", value_parser = weight_format, requires = "text")]
+    pub(crate) weights: Vec<WeightFormat>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -348,6 +346,23 @@ pub(crate) struct ApplyArgs {
     /// Replace invalid UTF-8 by U+FFFD instead of refusing the file
     #[arg(long)]
     pub(crate) lossy: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ChatArgs {
+    /// A run: its name, its path, or `latest`
+    #[arg(default_value = "latest")]
+    pub(crate) run: String,
+    /// What it is told before all else
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    /// A chat template of Jinja, as Hugging Face's; by default as the run was trained on chats
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chat_template: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -382,6 +397,8 @@ pub(crate) struct ServeArgs {
     /// How long a request may take, reading it and waiting included, and what runs after Ctrl-C
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub(crate) timeout: u64,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
 }
 
 #[derive(Debug, clap::Args)]

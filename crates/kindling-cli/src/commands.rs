@@ -1,6 +1,7 @@
 //! One file a command; each calls the library and prints.
 
 pub(crate) mod apply;
+pub(crate) mod chat;
 pub(crate) mod data;
 pub(crate) mod devices;
 pub(crate) mod doctor;

@@ -42,3 +42,18 @@ pub(crate) fn listen_with(quiet: bool, answer: &'static str) -> anyhow::Result<A
     .context("cannot listen for Ctrl-C")?;
     Ok(stop)
 }
+
+/// What is set by an interrupt while something is done that it can end. Otherwise one ends the program, unless a line is being edited at a terminal,
+/// which would be left as the editor has it; then it is set too.
+pub(crate) fn listen_while(is_busy: Arc<AtomicBool>, is_edited: bool) -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        let was_seen = seen.swap(true, Ordering::Relaxed);
+        if !is_edited && (was_seen || !is_busy.load(Ordering::Relaxed)) {
+            std::process::exit(STOPPED.into());
+        }
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(stop)
+}

@@ -15,6 +15,7 @@ mod interrupt;
 mod opened;
 mod output;
 mod progress;
+mod sampling;
 mod startup;
 
 use clap::Parser;
@@ -40,6 +41,7 @@ fn main() -> std::process::ExitCode {
             Command::Eval(eval) => commands::eval::run(&args, eval),
             Command::Apply(apply) => commands::apply::run(&args, apply),
             Command::Embed(embed) => commands::embed::run(&args, embed),
+            Command::Chat(chat) => commands::chat::run(&args, chat),
             Command::Serve(serve) => commands::serve::run(&args, serve),
             Command::Runs { command } => commands::runs::run(&args, command),
             Command::Tokenizer { command } => commands::tokenizer::run(&args, command),

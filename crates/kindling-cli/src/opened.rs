@@ -1,6 +1,9 @@
 //! Runs opened for use, as every command opens them.
 
-use kindling_infer::{Opened, open};
+use std::path::Path;
+
+use kindling_infer::{ChatTemplate, Opened, open};
+use kindling_kernels::WeightFormat;
 use kindling_runs::Registry;
 
 use crate::args::Args;
@@ -17,9 +20,9 @@ pub(crate) fn open_run(args: &Args, registry: &Registry, name: &str) -> anyhow::
     Ok(opened)
 }
 
-/// The same of a run that writes text.
-pub(crate) fn open_writer(args: &Args, registry: &Registry, name: &str) -> anyhow::Result<Opened> {
-    let opened = open_run(args, registry, name)?;
+/// The same of a run that writes text, its weights laid out for that.
+pub(crate) fn open_writer(args: &Args, registry: &Registry, name: &str, weights: WeightFormat) -> anyhow::Result<Opened> {
+    let mut opened = open_run(args, registry, name)?;
     if opened.model.config().n_classes > 0 {
         return Err(Advice {
             message: format!("run `{}` has a classification head, and writes no text", opened.run.name()),
@@ -27,5 +30,14 @@ pub(crate) fn open_writer(args: &Args, registry: &Registry, name: &str) -> anyho
         }
         .into());
     }
+    opened.model = opened.model.packed(weights);
     Ok(opened)
+}
+
+/// How messages become a text: by the template in a file, or as the run was trained on chats.
+pub(crate) fn chat_template(opened: &Opened, file: Option<&Path>) -> anyhow::Result<ChatTemplate> {
+    Ok(match file {
+        Some(path) => ChatTemplate::new(fs_err::read_to_string(path)?)?,
+        None => ChatTemplate::of_examples(&opened.run.config().data.examples.clone().unwrap_or_default())?,
+    })
 }

@@ -65,11 +65,11 @@ impl Predictor<'_> {
             TaskKind::Classification if n_classes > 0 => self.by_head(asked, progress),
             TaskKind::Classification => {
                 let labels: Vec<&str> = self.task.labels.iter().map(String::as_str).collect();
-                self.by_likelihood(asked, |_| labels.clone(), |_| 1.0, progress)
+                self.by_likelihood(asked, |_| labels.clone(), |_| 1.0, self.tokenizer.end_of_text(), progress)
             }
             TaskKind::MultipleChoice => {
                 let choices = |asked: &'_ Asked| asked.choices.clone();
-                self.by_likelihood(asked, choices, |choice| choice.len().max(1) as f64, progress)
+                self.by_likelihood(asked, choices, |choice| choice.len().max(1) as f64, None, progress)
             }
             TaskKind::SequenceToSequence | TaskKind::QuestionAnswering | TaskKind::Generation => self.by_search(asked, progress),
         }
@@ -99,16 +99,16 @@ impl Predictor<'_> {
         Ok(answers.into_iter().map(|answer| answer.expect("each row is in a batch")).collect())
     }
 
-    /// The likeliest of a few texts, by the log-likelihood of each, its end included, divided by `length`.
+    /// The likeliest of a few texts, by the log-likelihood of each, and of `end` behind it, divided by `length`.
     fn by_likelihood<T: AsRef<str>>(
         &self,
         asked: &[Asked],
         choices: impl Fn(&Asked) -> Vec<T>,
         length: impl Fn(&str) -> f64,
+        end: Option<u32>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Vec<Answer>, EvalError> {
         let context_len = self.model.config().context_len;
-        let end = self.tokenizer.end_of_text();
         let mut continuations = Vec::new();
         let mut of_rows = Vec::with_capacity(asked.len());
         for (asked, prompt) in asked.iter().zip(self.prompts(asked)?) {

@@ -61,12 +61,12 @@ fn answers(model: &Gpt, task: &TaskConfig, batch_size: usize, asked: &[Asked]) -
     Predictor { model, tokenizer: &tokenizer, task, batch_size }.answer(asked, &mut |_, _| {})
 }
 
-/// ln p of each target behind the prompt, the sequence computed by itself.
-fn log_likelihood(model: &Gpt, prompt: &str, target: &str) -> f64 {
+/// ln p of a target behind the prompt, and of its end where that is wanted, the sequence computed by itself.
+fn log_likelihood(model: &Gpt, prompt: &str, target: &str, has_end: bool) -> f64 {
     let tokenizer = tokenizer();
     let end = tokenizer.end_of_text().unwrap();
     let given = [vec![end], tokenizer.encode(prompt).unwrap()].concat();
-    let target = [tokenizer.encode(target).unwrap(), vec![end]].concat();
+    let target: Vec<u32> = tokenizer.encode(target).unwrap().into_iter().chain(has_end.then_some(end)).collect();
     let ids: Vec<i64> = given.iter().chain(&target).map(|id| i64::from(*id)).collect();
     let (t, v) = (ids.len(), tokenizer.vocab_size());
     let logits = model.forward(Tensor::<2, Int>::from_data(TensorData::new(ids, [1, t]), &Device::flex()), &Pass::default());
@@ -93,7 +93,7 @@ fn check_close(found: &[f64], expected: &[f64]) {
 fn labels_are_weighed_by_their_likelihood() {
     let (model, task) = (model(0, Pooling::Last), classification());
     for (asked, answer) in questions().iter().zip(answers(&model, &task, 8, &questions()).unwrap()) {
-        let scores: Vec<f64> = task.labels.iter().map(|label| log_likelihood(&model, &asked.prompt, label)).collect();
+        let scores: Vec<f64> = task.labels.iter().map(|label| log_likelihood(&model, &asked.prompt, label, true)).collect();
         check_close(&answer.probabilities, &normalised(&scores));
         let best = (0..3).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap();
         assert_eq!(answer.text, task.labels[best]);
@@ -108,7 +108,7 @@ fn choices_are_weighed_by_their_likelihood_a_byte() {
     let found = answers(&model, &task, 8, &questions()).unwrap();
     let mut by_bytes_alone = 0;
     for (asked, answer) in questions().iter().zip(found) {
-        let plain: Vec<f64> = asked.choices.iter().map(|choice| log_likelihood(&model, &asked.prompt, choice)).collect();
+        let plain: Vec<f64> = asked.choices.iter().map(|choice| log_likelihood(&model, &asked.prompt, choice, false)).collect();
         let a_byte: Vec<f64> = plain.iter().zip(&asked.choices).map(|(nats, choice)| nats / choice.len() as f64).collect();
         let best = |scores: &[f64]| (0..scores.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap();
         assert_eq!(answer.text, asked.choices[best(&a_byte)]);

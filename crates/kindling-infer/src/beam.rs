@@ -1,6 +1,6 @@
 //! Beam search over many prompts at once. Draws nothing, and knows no text.
 
-use kindling_model::{Gpt, KvCache, Sequence};
+use kindling_model::{Gpt, KvCache, Sequence, WeightFormat};
 use rayon::prelude::*;
 
 use crate::InferError;
@@ -60,6 +60,9 @@ pub fn beam_search(
     let mut order: Vec<usize> = (0..prompts.len()).collect();
     order.sort_by_key(|i| (std::cmp::Reverse(prompts[*i].len()), *i));
     let mut found = vec![Vec::new(); prompts.len()];
+    // Laid out for few rows at a time; on flex with the same bits.
+    let packed = (!model.is_packed()).then(|| model.packed(WeightFormat::F32));
+    let model = packed.as_ref().unwrap_or(model);
     let mut cache = model.cache();
     let mut n_done = 0;
     for batch in order.chunks(options.batch_size) {

@@ -10,8 +10,9 @@ use kindling_model::{Gpt, KvCache, Sequence};
 use kindling_tokenizer::{StreamDecoder, Tokenizer};
 use rayon::prelude::*;
 
+use crate::draft::{Draft, Proposed};
 use crate::stop::StopText;
-use crate::{InferError, Sampler, Sampling};
+use crate::{Constraint, Distribution, InferError, Sampler, Sampling};
 
 /// What is asked of a model.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,6 +37,8 @@ pub struct Request {
     pub score_prompt: bool,
     /// What happens at the border of the context.
     pub border: Border,
+    /// What the text may be; it ends where nothing can follow.
+    pub constraint: Option<Constraint>,
 }
 
 impl Request {
@@ -123,7 +126,7 @@ pub enum Event {
 pub struct EngineLimits {
     /// Requests that are worked on; others wait.
     pub n_running: usize,
-    /// Tokens that one step computes at most, of each text that is being written one in any case.
+    /// Tokens that one step computes at most; of each text that is being written one in any case, and what a smaller model proposes.
     pub n_tokens_a_step: usize,
     /// Tokens of prompts that have been read that are kept for other requests.
     pub n_tokens_kept: usize,
@@ -135,6 +138,13 @@ impl Default for EngineLimits {
     }
 }
 
+impl EngineLimits {
+    /// For one text at a time, after which nothing is kept.
+    pub fn alone() -> Self {
+        Self { n_running: 1, n_tokens_a_step: usize::MAX, n_tokens_kept: 0 }
+    }
+}
+
 /// A model at work.
 #[derive(Debug)]
 pub struct Engine<'a> {
@@ -142,6 +152,7 @@ pub struct Engine<'a> {
     tokenizer: &'a Tokenizer,
     limits: EngineLimits,
     cache: KvCache,
+    draft: Option<Draft<'a>>,
     running: Vec<Running<'a>>,
     waiting: VecDeque<Running<'a>>,
     /// Texts that have been read, the last first.
@@ -151,27 +162,33 @@ pub struct Engine<'a> {
 
 /// A request as far as it has come.
 #[derive(Debug)]
-struct Running<'a> {
+pub(crate) struct Running<'a> {
     id: RequestId,
-    request: Request,
+    pub(crate) request: Request,
     /// Every token, those of the prompt first.
-    ids: Vec<u32>,
+    pub(crate) ids: Vec<u32>,
     /// The first token that the model sees.
-    from: usize,
+    pub(crate) from: usize,
     /// What it has seen from there on.
     sequence: Sequence,
-    sampler: Sampler,
+    /// What the smaller model has seen from there on.
+    pub(crate) drafted: Sequence,
+    /// Whether the last token was drawn from what the model has seen, so that the next step may try more: not before the first, which may come
+    /// sooner or later by what others do.
+    pub(crate) is_writing: bool,
+    pub(crate) sampler: Sampler,
     decoder: StreamDecoder<'a>,
     stop: StopText,
 }
 
 impl Running<'_> {
-    fn n_new(&self) -> usize {
+    /// New tokens so far.
+    pub(crate) fn n_new(&self) -> usize {
         self.ids.len() - self.request.prompt.len()
     }
 
     /// Tokens that the model has not seen.
-    fn pending(&self) -> &[u32] {
+    pub(crate) fn pending(&self) -> &[u32] {
         &self.ids[self.from + self.sequence.len()..]
     }
 }
@@ -180,7 +197,25 @@ impl<'a> Engine<'a> {
     /// An engine without requests.
     pub fn new(model: &'a Gpt, tokenizer: &'a Tokenizer, limits: EngineLimits) -> Self {
         let (running, waiting, kept) = (Vec::new(), VecDeque::new(), VecDeque::new());
-        Self { model, tokenizer, limits, cache: model.cache(), running, waiting, kept, n_requests: 0 }
+        Self { model, tokenizer, limits, cache: model.cache(), draft: None, running, waiting, kept, n_requests: 0 }
+    }
+
+    /// The same with a smaller model of the same tokens that proposes `n_tokens` at a time. Texts are distributed as without it, and those of
+    /// temperature 0 are the same.
+    ///
+    /// # Errors
+    /// A model that does not know all tokens.
+    pub fn with_draft(self, model: &'a Gpt, n_tokens: usize) -> Result<Self, InferError> {
+        let (found, expected) = (model.config().vocab_size, self.tokenizer.vocab_size());
+        if found < expected {
+            return Err(InferError::Vocabulary { tokenizer: expected, model: found });
+        }
+        Ok(Self { draft: Some(Draft::new(model, n_tokens)), ..self })
+    }
+
+    /// Tokens that the smaller model has proposed, and those of them that were kept.
+    pub fn n_proposed(&self) -> (u64, u64) {
+        self.draft.as_ref().map_or((0, 0), |draft| (draft.n_proposed, draft.n_kept))
     }
 
     /// Takes a request. It begins when there is room.
@@ -202,6 +237,8 @@ impl<'a> Engine<'a> {
             ids: request.prompt.clone(),
             from: 0,
             sequence: Sequence::default(),
+            drafted: Sequence::default(),
+            is_writing: false,
             // The token that begins a text is also the one that ends it, and is not the rarer for that.
             sampler: Sampler::new(request.sampling.clone(), &said, request.seed),
             decoder,
@@ -236,32 +273,36 @@ impl<'a> Engine<'a> {
         if chunks.is_empty() {
             return events;
         }
+        let proposed = self.propose();
+        let proposed_for = |row: usize| proposed.get(row).map_or(&[][..], Vec::as_slice);
         // Places of what is computed whose likelihoods are wanted: of each row the last, if it has come to its end, or all.
         let (mut places, mut of_rows, mut n) = (Vec::new(), Vec::new(), 0);
         for (row, chunk) in &chunks {
             let running = &self.running[*row];
             let is_whole = *chunk == running.pending().len();
-            let first = places.len();
+            let (first, n_proposed) = (places.len(), proposed_for(*row).len());
             if running.request.score_prompt && running.n_new() == 0 {
                 places.extend(n..n + chunk);
             } else if is_whole {
-                places.push(n + chunk - 1);
+                places.extend(n + chunk - 1..n + chunk + n_proposed);
             }
             of_rows.push((*row, *chunk, is_whole, first..places.len()));
-            n += chunk;
+            n += chunk + n_proposed;
         }
-        let logits = self.compute(&chunks, &places);
+        let logits = self.compute(&chunks, &proposed, &places);
         let v = self.model.config().vocab_size;
         // A vocabulary padded beyond the tokenizer's has ids without text.
         let n_ids = self.tokenizer.vocab_size().min(v);
         let logits: Vec<&[f32]> = logits.chunks(v).map(|logits| &logits[..n_ids]).collect();
-        let mut ended = Vec::new();
+        let (mut ended, mut failed) = (Vec::new(), Vec::new());
         for (row, chunk, is_whole, places) in of_rows {
             let running = &mut self.running[row];
             let id = running.id;
-            if logits[places.clone()].iter().any(|logits| logits.iter().any(|logit| !logit.is_finite())) {
+            // What follows proposals is looked at as far as they are kept.
+            let certain = places.start..places.end - proposed_for(row).len();
+            if logits[certain].iter().any(|logits| !is_finite(logits)) {
                 events.push((id, Event::Failed(InferError::NotFinite(running.ids.len()))));
-                ended.push(row);
+                failed.push(row);
                 continue;
             }
             if running.request.score_prompt && running.n_new() == 0 {
@@ -270,21 +311,31 @@ impl<'a> Engine<'a> {
             if !is_whole {
                 continue;
             }
-            match running.draw(logits[places.end - 1], self.tokenizer) {
-                Ok(found) => {
+            let proposals = proposed_for(row);
+            let places = places.end - 1 - proposals.len()..places.end;
+            let drawn = running.draw(&logits[places], proposals, self.tokenizer);
+            match drawn {
+                Ok((found, n_kept)) => {
+                    if let Some(draft) = &mut self.draft {
+                        draft.n_kept += n_kept;
+                    }
                     let has_ended = found.iter().any(|event| matches!(event, Event::Ended { .. }));
                     events.extend(found.into_iter().map(|event| (id, event)));
                     ended.extend(has_ended.then_some(row));
                 }
                 Err(error) => {
                     events.push((id, Event::Failed(error)));
-                    ended.push(row);
+                    failed.push(row);
                 }
             }
         }
-        for row in ended.into_iter().rev() {
-            let ended = self.running.remove(row);
-            self.keep(ended);
+        for row in (0..self.running.len()).rev() {
+            if ended.contains(&row) {
+                let ended = self.running.remove(row);
+                self.keep(ended);
+            } else if failed.contains(&row) {
+                self.running.remove(row);
+            }
         }
         events
     }
@@ -338,6 +389,8 @@ impl<'a> Engine<'a> {
                     let most = if running.n_new() == 0 { context_len } else { (context_len / 2).max(1) };
                     running.from = running.ids.len() - most.min(running.ids.len());
                     running.sequence = Sequence::default();
+                    running.drafted = Sequence::default();
+                    running.is_writing = false;
                 }
             }
         }
@@ -364,9 +417,22 @@ impl<'a> Engine<'a> {
         chunks
     }
 
-    /// Lets the model see chunks; gives the logits at some places, `[P, V]`.
-    fn compute(&mut self, chunks: &[(usize, usize)], places: &[usize]) -> Vec<f32> {
-        let wanted: Vec<Vec<u32>> = chunks.iter().map(|(row, n)| self.running[*row].pending()[..*n].to_vec()).collect();
+    /// What the smaller model proposes for each row.
+    fn propose(&mut self) -> Vec<Vec<Proposed>> {
+        let (context_len, n_ids) = (self.model.config().context_len, self.tokenizer.vocab_size());
+        match &mut self.draft {
+            None => Vec::new(),
+            Some(draft) => draft.propose(&mut self.running.iter_mut().collect::<Vec<_>>(), context_len, n_ids),
+        }
+    }
+
+    /// Lets the model see chunks, and behind each what is proposed; gives the logits at some places, `[P, V]`.
+    fn compute(&mut self, chunks: &[(usize, usize)], proposed: &[Vec<Proposed>], places: &[usize]) -> Vec<f32> {
+        let of = |(row, n): &(usize, usize)| {
+            let proposals = proposed.get(*row).into_iter().flatten().map(|one| one.id);
+            self.running[*row].pending()[..*n].iter().copied().chain(proposals).collect()
+        };
+        let wanted: Vec<Vec<u32>> = chunks.iter().map(of).collect();
         let mut rows = self.running.iter_mut().enumerate();
         let mut steps: Vec<(&mut Sequence, &[u32])> = Vec::with_capacity(chunks.len());
         for ((wanted_row, _), new) in chunks.iter().zip(&wanted) {
@@ -400,23 +466,61 @@ fn shared_len(a: &[u32], b: &[u32]) -> usize {
 }
 
 impl Running<'_> {
-    /// Draws the next token, and tells of it and whether it was the last.
-    fn draw(&mut self, logits: &[f32], tokenizer: &Tokenizer) -> Result<Vec<Event>, InferError> {
+    /// Draws the next tokens: of those that are proposed as many as are kept, and one more; tells of them and whether the text has ended, and
+    /// of how many were kept. `logits` are those behind what was seen, and behind each that is proposed.
+    fn draw(&mut self, logits: &[&[f32]], proposed: &[Proposed], tokenizer: &Tokenizer) -> Result<(Vec<Event>, u64), InferError> {
         if self.request.max_new_tokens == 0 {
-            return Ok(vec![Event::Ended { text: String::new(), reason: StopReason::MaxNewTokens }]);
+            return Ok((vec![Event::Ended { text: String::new(), reason: StopReason::MaxNewTokens }], 0));
         }
-        let distribution = self.sampler.distribution(logits, |_| true);
-        let id = self.sampler.draw(&distribution);
+        let (mut events, mut n_kept, n_seen) = (Vec::new(), 0, self.ids.len() - self.from);
+        let proposals = proposed.iter().map(Some).chain([None]);
+        for (logits, proposal) in logits.iter().zip(proposals) {
+            if !is_finite(logits) {
+                return Err(InferError::NotFinite(self.ids.len()));
+            }
+            let distribution = self.distribution(logits)?;
+            let (id, is_kept) = match proposal {
+                Some(Proposed { id, from }) => self.sampler.draw_or_keep(&distribution, *id, from),
+                None => (self.sampler.draw(&distribution), false),
+            };
+            events.extend(self.take(id, logits, tokenizer)?);
+            n_kept += u64::from(is_kept);
+            if !is_kept || matches!(events.last(), Some(Event::Ended { .. })) {
+                break;
+            }
+        }
+        // What was seen of proposals that were not kept is forgotten.
+        let n_seen = (n_seen + n_kept as usize).min(self.ids.len() - self.from);
+        self.sequence.truncate(n_seen);
+        self.drafted.truncate(n_seen);
+        self.is_writing = true;
+        Ok((events, n_kept))
+    }
+
+    /// What may be drawn next.
+    fn distribution(&mut self, logits: &[f32]) -> Result<Distribution, InferError> {
+        let allowed = self.request.constraint.as_mut().map(Constraint::allowed).transpose()?;
+        let is_allowed = |id| allowed.as_ref().is_none_or(|allowed| allowed.has(id));
+        self.sampler.distribution(logits, is_allowed).ok_or(InferError::NothingAllowed)
+    }
+
+    /// Takes a token that was drawn.
+    fn take(&mut self, id: u32, logits: &[f32], tokenizer: &Tokenizer) -> Result<Vec<Event>, InferError> {
         let score = score(logits, id, self.request.n_likeliest);
-        let is_end = !self.request.ignore_end && tokenizer.end_of_text() == Some(id);
+        // What a grammar lets end has ended, whatever is ignored.
+        let is_end = tokenizer.end_of_text() == Some(id) && (!self.request.ignore_end || self.request.constraint.is_some());
         if is_end || self.request.stop_tokens.contains(&id) {
             return Ok(vec![Event::Ended { text: self.finish(), reason: StopReason::EndOfText }]);
         }
         self.ids.push(id);
+        if let Some(constraint) = &mut self.request.constraint {
+            constraint.push(id)?;
+        }
         let text = self.decoder.push(id)?;
         let text = self.stop.push(&text);
         let reason = match () {
             () if self.stop.has_stopped() => Some(StopReason::StopText),
+            () if self.request.constraint.as_ref().is_some_and(Constraint::is_over) => Some(StopReason::EndOfText),
             () if self.n_new() == self.request.max_new_tokens => Some(StopReason::MaxNewTokens),
             () => None,
         };
@@ -441,6 +545,10 @@ fn prompt_scores(running: &Running<'_>, chunk: usize, logits: &[&[f32]]) -> Vec<
     let behind: Vec<(u32, &[f32])> = behind.map(|(id, logits)| (*id, *logits)).collect();
     let n = Some(running.request.n_likeliest.unwrap_or(0));
     first.into_iter().chain(behind.into_par_iter().map(|(id, logits)| score(logits, id, n)).collect::<Vec<_>>()).collect()
+}
+
+fn is_finite(logits: &[f32]) -> bool {
+    logits.iter().all(|logit| logit.is_finite())
 }
 
 /// How likely a token is, and which are the likeliest.

@@ -64,6 +64,14 @@ pub enum InferError {
     /// Messages that would say a special token.
     #[error("a part of the messages would become a special token, expected text alone")]
     SpecialToken,
+    /// A vocabulary that no grammar can be followed with.
+    #[error(
+        "this vocabulary cannot follow a grammar, expected one of bytes or characters with an end-of-text token, and tokens of at most a thousand bytes"
+    )]
+    NoGrammars,
+    /// A grammar that is none, is too large, or allows nothing that can be written.
+    #[error("the text cannot be constrained so: {0}")]
+    Grammar(String),
     /// A word without a token.
     #[error("the word `{0}` has no token")]
     NoWord(String),
@@ -75,12 +83,33 @@ pub enum InferError {
         /// Tokens of the context.
         context_len: usize,
     },
+    /// A setting beyond its limits.
+    #[error("`{key}` is {found}, expected {low} to {high}")]
+    Sampling {
+        /// Its name.
+        key: &'static str,
+        /// As given.
+        found: f64,
+        /// The least that is allowed.
+        low: f64,
+        /// The most.
+        high: f64,
+    },
+    /// Biases forbid all that may come next.
+    #[error("no token may come next, expected biases that leave one")]
+    NothingAllowed,
     /// The model gives logits that are not numbers.
     #[error("the model's logits are not finite after {0} tokens")]
     NotFinite(usize),
 }
 
 impl InferError {
+    /// What `llguidance` says, in a line.
+    pub(crate) fn grammar(error: impl std::fmt::Display) -> Self {
+        let said = error.to_string();
+        Self::Grammar(said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(", "))
+    }
+
     /// Advice that goes beside the message.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -96,9 +125,13 @@ impl InferError {
             Self::Chat(_) => Some("give messages as the template wants them: often the user's and the assistant's by turns".into()),
             Self::Role { .. } => Some("give messages a role that there is".into()),
             Self::SpecialToken => Some("leave texts such as `<|endoftext|>` out".into()),
+            Self::NoGrammars => Some("train with `tokenizer.kind` `bpe`, or `char` with an end-of-text token".into()),
+            Self::Grammar(_) => Some("simplify the regular expression or the schema, or bound what repeats".into()),
             Self::NoWord(_) => Some("give a word with letters".into()),
             Self::LongPrompt { .. } => Some("shorten the prompt, or use a run with a longer `model.context_len`".into()),
             Self::EmptyPrompt => Some("pass `--prompt TEXT`, or set `sample.prompt`".into()),
+            Self::Sampling { .. } => Some("give it a value within its limits".into()),
+            Self::NothingAllowed => Some("forbid fewer tokens with `logit_bias`".into()),
             Self::NotFinite(_) => Some("the weights hold NaN or infinite values; train anew with a lower `train.lr`".into()),
         }
     }

@@ -35,10 +35,15 @@ pub fn generate<'a>(model: &'a Gpt, tokenizer: &'a Tokenizer, config: &SamplingC
         border: Border::Slide,
         ..Request::default()
     };
-    let limits = EngineLimits { n_running: 1, n_tokens_a_step: usize::MAX, n_tokens_kept: 0 };
-    let mut engine = Engine::new(model, tokenizer, limits);
-    engine.add(request)?;
-    Ok(Generation { engine, pieces: VecDeque::new(), n_new: 0, stop: None, is_over: config.max_new_tokens == 0 })
+    write(model, tokenizer, request)
+}
+
+/// Writes the text that a request asks for.
+///
+/// # Errors
+/// As [`Request::check`].
+pub fn write<'a>(model: &'a Gpt, tokenizer: &'a Tokenizer, request: Request) -> Result<Generation<'a>, InferError> {
+    Generation::new(Engine::new(model, tokenizer, EngineLimits::alone()), request)
 }
 
 /// The ids that a prompt begins a text with: the end-of-text token first, where the vocabulary has one.
@@ -51,13 +56,23 @@ pub fn prompt_ids(tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>, Infer
     if ids.is_empty() { Err(InferError::EmptyPrompt) } else { Ok(ids) }
 }
 
-impl Generation<'_> {
-    /// Why it ended; `None` while it goes on.
+impl<'a> Generation<'a> {
+    /// The text that a request asks for, by an engine that has no other.
+    ///
+    /// # Errors
+    /// As [`Request::check`].
+    pub fn new(mut engine: Engine<'a>, request: Request) -> Result<Self, InferError> {
+        let is_over = request.max_new_tokens == 0;
+        engine.add(request)?;
+        Ok(Self { engine, pieces: VecDeque::new(), n_new: 0, stop: None, is_over })
+    }
+
+    /// Why it ended; `None` while it goes on. It may have ended with pieces that are still to come.
     pub fn stop_reason(&self) -> Option<StopReason> {
         self.stop
     }
 
-    /// Tokens of the text so far.
+    /// Tokens that were drawn so far.
     pub fn n_new(&self) -> usize {
         self.n_new
     }

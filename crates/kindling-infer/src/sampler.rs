@@ -6,6 +6,8 @@ use kindling_config::SamplingConfig;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::InferError;
+
 /// How tokens are drawn. What it names is done in the order of its fields, from `repetition_penalty` on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
@@ -48,6 +50,26 @@ impl Default for Sampling {
     }
 }
 
+impl Sampling {
+    /// Whether every setting is within its limits.
+    ///
+    /// # Errors
+    /// Names the first that is not.
+    pub fn check(&self) -> Result<(), InferError> {
+        let within = |key: &'static str, found: f64, low: f64, high: f64| match found {
+            found if (low..=high).contains(&found) => Ok(()),
+            found => Err(InferError::Sampling { key, found, low, high }),
+        };
+        within("temperature", self.temperature, 0.0, 100.0)?;
+        within("top_p", self.top_p, 0.0, 1.0)?;
+        within("min_p", self.min_p, 0.0, 1.0)?;
+        within("typical_p", self.typical_p, 0.0, 1.0)?;
+        within("repetition_penalty", self.repetition_penalty, 0.01, 100.0)?;
+        within("presence_penalty", self.presence_penalty, -2.0, 2.0)?;
+        within("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+    }
+}
+
 impl From<&SamplingConfig> for Sampling {
     fn from(config: &SamplingConfig) -> Self {
         let SamplingConfig { temperature, top_k, top_p, .. } = *config;
@@ -67,6 +89,7 @@ pub struct Sampler {
 /// Tokens that may be drawn, and how likely each is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Distribution {
+    /// In their order.
     ids: Vec<u32>,
     /// Of each, of the sum 1.
     probabilities: Vec<f64>,
@@ -75,12 +98,22 @@ pub struct Distribution {
 impl Distribution {
     /// How likely a token is.
     pub fn probability(&self, id: u32) -> f64 {
-        self.ids.iter().position(|other| *other == id).map_or(0.0, |at| self.probabilities[at])
+        self.ids.binary_search(&id).map_or(0.0, |at| self.probabilities[at])
     }
 
     /// Tokens with their probabilities.
     pub fn iter(&self) -> impl Iterator<Item = (u32, f64)> + '_ {
         self.ids.iter().copied().zip(self.probabilities.iter().copied())
+    }
+
+    /// What it has above another one.
+    fn above(&self, other: &Self) -> Self {
+        let rest = self.iter().map(|(id, p)| (id, p - other.probability(id))).filter(|(_, p)| *p > 0.0);
+        let (ids, probabilities): (Vec<_>, Vec<_>) = rest.unzip();
+        let mut found = Self { ids, probabilities };
+        found.normalise();
+        // By rounding alone can nothing be left.
+        if found.ids.is_empty() { self.clone() } else { found }
     }
 
     /// One token alone.
@@ -119,18 +152,20 @@ impl Sampler {
         Self { sampling, rng: ChaCha8Rng::seed_from_u64(seed), seen: prompt.iter().map(|id| (*id, 0)).collect() }
     }
 
-    /// What may be drawn next, from `logits`, `[V]`; of those alone for which `is_allowed` holds, of which there has to be one.
-    ///
-    /// # Panics
-    /// If no token is allowed.
-    pub fn distribution(&self, logits: &[f32], is_allowed: impl Fn(u32) -> bool) -> Distribution {
+    /// What may be drawn next, from `logits`, `[V]`; of those alone for which `is_allowed` holds. None where that is none.
+    pub fn distribution(&self, logits: &[f32], is_allowed: impl Fn(u32) -> bool) -> Option<Distribution> {
         let Sampling { temperature, top_k, top_p, min_p, typical_p, .. } = self.sampling;
+        let by_value = |a: &(u32, f32), b: &(u32, f32)| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0));
+        if temperature == 0.0 && self.changes_nothing() {
+            let all = (0..).zip(logits.iter().copied()).filter(|(id, logit)| *logit > f32::NEG_INFINITY && is_allowed(*id));
+            return all.max_by(by_value).map(|(id, _)| Distribution::certain(id));
+        }
         let logits = self.adjusted(logits);
         let mut ids: Vec<u32> = (0..logits.len() as u32).filter(|id| logits[*id as usize] > f32::NEG_INFINITY && is_allowed(*id)).collect();
         let by_logit = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
-        let likeliest = *ids.iter().min_by(|a, b| by_logit(a, b)).expect("a token is allowed");
+        let likeliest = *ids.iter().min_by(|a, b| by_logit(a, b))?;
         if temperature == 0.0 {
-            return Distribution::certain(likeliest);
+            return Some(Distribution::certain(likeliest));
         }
         if top_k > 0 && top_k < ids.len() {
             ids.select_nth_unstable_by(top_k - 1, by_logit);
@@ -163,7 +198,7 @@ impl Sampler {
             let strangeness = |p: f64| (information(p) - entropy).abs();
             found.keep_first(typical_p, |a, b| strangeness(a.1).total_cmp(&strangeness(b.1)).then(a.0.cmp(&b.0)));
         }
-        found
+        Some(found)
     }
 
     /// Draws a token, and remembers it.
@@ -180,9 +215,31 @@ impl Sampler {
         id
     }
 
+    /// Draws a token when another one has been drawn from `other`, and whether it is that: it is kept with probability min(1, p / q), and else
+    /// drawn from the rest of p above q, so that what comes is distributed as p (Leviathan et al. 2023, appendix A.1).
+    pub(crate) fn draw_or_keep(&mut self, from: &Distribution, id: u32, other: &Distribution) -> (u32, bool) {
+        let (p, q) = (from.probability(id), other.probability(id));
+        if p >= q || self.rng.random::<f64>() * q < p {
+            self.remember(id);
+            return (id, true);
+        }
+        (self.draw(&from.above(other)), false)
+    }
+
+    /// Goes on with the random numbers of a copy that has drawn meanwhile.
+    pub(crate) fn take_generator(&mut self, copy: Self) {
+        self.rng = copy.rng;
+    }
+
     /// Takes a token as drawn.
     pub fn remember(&mut self, id: u32) {
         *self.seen.entry(id).or_default() += 1;
+    }
+
+    /// Whether logits stay as they are.
+    fn changes_nothing(&self) -> bool {
+        let Sampling { repetition_penalty, frequency_penalty, presence_penalty, ref logit_bias, .. } = self.sampling;
+        (repetition_penalty, frequency_penalty, presence_penalty) == (1.0, 0.0, 0.0) && logit_bias.is_empty()
     }
 
     /// Logits after penalties and biases.
@@ -209,6 +266,7 @@ impl Sampler {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
     use super::*;
 
     /// Logits of probabilities 0.1, 0.2, 0.3, 0.4.
@@ -218,7 +276,7 @@ mod tests {
 
     /// The distribution is as expected, and draws are: four standard deviations of a share of 40,000 draws are at most 0.01.
     fn check(sampling: &Sampling, prompt: &[u32], expected: [f64; 4]) {
-        let found = Sampler::new(sampling.clone(), prompt, 1).distribution(&logits(), |_| true);
+        let found = Sampler::new(sampling.clone(), prompt, 1).distribution(&logits(), |_| true).unwrap();
         for (id, expected) in (0..).zip(expected) {
             assert!((found.probability(id) - expected).abs() < 1e-6, "{sampling:?}: {found:?}, expected {expected:?} of {id}");
         }
@@ -273,18 +331,18 @@ mod tests {
         let mut sampler = Sampler::new(penalties, &[0], 1);
         sampler.remember(3);
         sampler.remember(3);
-        let found = sampler.distribution(&logits(), |_| true);
+        let found = sampler.distribution(&logits(), |_| true).unwrap();
         let expected = [0.1, 0.2, 0.3, 0.05].map(|p| p / 0.65);
         assert!((0..4).zip(expected).all(|(id, p)| (found.probability(id) - p).abs() < 1e-6), "{found:?}");
     }
 
     #[test]
     fn what_is_not_allowed_is_not_drawn() {
-        let found = Sampler::new(Sampling::default(), &[], 1).distribution(&logits(), |id| id < 2);
+        let found = Sampler::new(Sampling::default(), &[], 1).distribution(&logits(), |id| id < 2).unwrap();
         assert!((found.probability(0) - 1.0 / 3.0).abs() < 1e-6 && found.probability(3) == 0.0, "{found:?}");
         let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
-        assert_eq!(Sampler::new(greedy.clone(), &[], 1).distribution(&logits(), |id| id < 2).probability(1), 1.0);
+        assert_eq!(Sampler::new(greedy.clone(), &[], 1).distribution(&logits(), |id| id < 2).unwrap().probability(1), 1.0);
         // The lowest id of those that are as likely.
-        assert_eq!(Sampler::new(greedy, &[], 1).distribution(&[1.0, 3.0, 3.0], |_| true).probability(1), 1.0);
+        assert_eq!(Sampler::new(greedy, &[], 1).distribution(&[1.0, 3.0, 3.0], |_| true).unwrap().probability(1), 1.0);
     }
 }

@@ -43,7 +43,7 @@ fn without_cache(model: &Gpt, tokenizer: &Tokenizer, config: &SamplingConfig, se
         let logits = model.forward(Tensor::<2, Int>::from_data(TensorData::new(seen, [1, t]), &Device::flex()), &Pass::default());
         let [_, _, v] = logits.dims();
         let last: Vec<f32> = logits.slice([0..1, t - 1..t, 0..v]).into_data().try_into_vec().unwrap();
-        let distribution = sampler.distribution(&last[..tokenizer.vocab_size()], |_| true);
+        let distribution = sampler.distribution(&last[..tokenizer.vocab_size()], |_| true).unwrap();
         let id = sampler.draw(&distribution);
         if Some(id) == tokenizer.end_of_text() {
             break;

@@ -8,9 +8,10 @@ use axum::extract::FromRequest;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use kindling_infer::{Request, Sampling};
+use kindling_infer::{Constraint, Grammar, InferError, Request, Sampling};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::error::ApiError;
@@ -61,7 +62,8 @@ impl OneOrMany {
     }
 }
 
-/// How text is to be written. Keys beside OpenAI's: `top_k`, `min_p`, `typical_p`, `repetition_penalty`, `ignore_eos`, `stop_token_ids`.
+/// How text is to be written. Keys beside OpenAI's: `top_k`, `min_p`, `typical_p`, `repetition_penalty`, `ignore_eos`, `stop_token_ids`,
+/// `structured_outputs`.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Writing {
     #[serde(default)]
@@ -93,11 +95,39 @@ pub(crate) struct Writing {
     #[serde(default)]
     ignore_eos: Option<bool>,
     #[serde(default)]
+    response_format: Option<ResponseFormat>,
+    #[serde(default)]
+    structured_outputs: Option<StructuredOutputs>,
+    #[serde(default)]
     n: Option<usize>,
     #[serde(default)]
     pub(crate) stream: Option<bool>,
     #[serde(default)]
     pub(crate) stream_options: Option<StreamOptions>,
+}
+
+/// What a text has to be, as OpenAI has it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum ResponseFormat {
+    Text,
+    JsonObject,
+    JsonSchema { json_schema: NamedSchema },
+}
+
+/// A schema, with a name and more that says nothing here.
+#[derive(Clone, Debug, Deserialize)]
+struct NamedSchema {
+    schema: Value,
+}
+
+/// What a text has to be, as vLLM has it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum StructuredOutputs {
+    Json(Value),
+    Regex(String),
+    Choice(Vec<String>),
 }
 
 /// What a stream has beside text.
@@ -121,22 +151,19 @@ impl Writing {
 
     /// What an engine is asked for, but for the prompt and what is told of likelihoods. `seed` is for a request without one.
     pub(crate) fn request(&self, max_new_tokens: usize, served: &Served, seed: u64) -> Result<Request, ApiError> {
-        let within = |key: &'static str, value: Option<f64>, default: f64, low: f64, high: f64| match value.unwrap_or(default) {
-            value if (low..=high).contains(&value) => Ok(value),
-            value => Err(out_of_range(key, value, &format!("{low} to {high}"))),
-        };
         let sampling = Sampling {
-            temperature: within("temperature", self.temperature, 1.0, 0.0, 100.0)?,
-            top_p: within("top_p", self.top_p, 1.0, 0.0, 1.0)?,
+            temperature: self.temperature.unwrap_or(1.0),
+            top_p: self.top_p.unwrap_or(1.0),
             // −1 is how others turn it off.
             top_k: usize::try_from(self.top_k.unwrap_or(0)).unwrap_or(0),
-            min_p: within("min_p", self.min_p, 0.0, 0.0, 1.0)?,
-            typical_p: within("typical_p", self.typical_p, 1.0, 0.0, 1.0)?,
-            repetition_penalty: within("repetition_penalty", self.repetition_penalty, 1.0, 0.01, 100.0)?,
-            presence_penalty: within("presence_penalty", self.presence_penalty, 0.0, -2.0, 2.0)?,
-            frequency_penalty: within("frequency_penalty", self.frequency_penalty, 0.0, -2.0, 2.0)?,
+            min_p: self.min_p.unwrap_or(0.0),
+            typical_p: self.typical_p.unwrap_or(1.0),
+            repetition_penalty: self.repetition_penalty.unwrap_or(1.0),
+            presence_penalty: self.presence_penalty.unwrap_or(0.0),
+            frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
             logit_bias: self.biases(served)?,
         };
+        sampling.check().map_err(|error| ApiError::of(&error, "sampling"))?;
         let stop = self.stop.clone().map_or_else(Vec::new, OneOrMany::into_vec);
         if stop.len() > MOST_STOPS {
             return Err(out_of_range("stop", stop.len(), &format!("at most {MOST_STOPS} texts")));
@@ -148,8 +175,37 @@ impl Writing {
             stop,
             stop_tokens: self.stop_token_ids.clone().unwrap_or_default(),
             ignore_end: self.ignore_eos.unwrap_or(false),
+            constraint: self.constraint(served)?,
             ..Request::default()
         })
+    }
+
+    /// What the text has to be.
+    fn constraint(&self, served: &Served) -> Result<Option<Constraint>, ApiError> {
+        let by_format = match &self.response_format {
+            None | Some(ResponseFormat::Text) => None,
+            Some(ResponseFormat::JsonObject) => Some(Grammar::json_object()),
+            Some(ResponseFormat::JsonSchema { json_schema }) => Some(Grammar::JsonSchema(json_schema.schema.clone())),
+        };
+        let outputs = self.structured_outputs.clone().map(|outputs| match outputs {
+            StructuredOutputs::Json(schema) => Grammar::JsonSchema(schema),
+            StructuredOutputs::Regex(source) => Grammar::Regex(source),
+            StructuredOutputs::Choice(choices) => Grammar::Choices(choices),
+        });
+        let (grammar, param) = match (by_format, outputs) {
+            (None, None) => return Ok(None),
+            (Some(grammar), None) => (grammar, "response_format"),
+            (None, Some(grammar)) => (grammar, "structured_outputs"),
+            (Some(_), Some(_)) => {
+                let message = "both `response_format` and `structured_outputs` say what the text has to be, expected one of them";
+                return Err(ApiError::invalid(Some("structured_outputs"), message));
+            }
+        };
+        let constraint = match &served.grammars {
+            Some(grammars) => grammars.constraint(grammar),
+            None => Err(InferError::NoGrammars),
+        };
+        constraint.map(Some).map_err(|error| ApiError::of(&error, param))
     }
 
     fn biases(&self, served: &Served) -> Result<Vec<(u32, f32)>, ApiError> {

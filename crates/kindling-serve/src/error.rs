@@ -73,6 +73,9 @@ impl ApiError {
             InferError::LongPrompt { .. } => {
                 Self { code: Some("context_length_exceeded"), ..Self::invalid(Some(param), error.to_string()) }
             }
+            // What comes of it while a text is written is no matter of the prompt.
+            InferError::Grammar(_) if !matches!(param, "response_format" | "structured_outputs") => Self::invalid(None, error.to_string()),
+            InferError::Sampling { key, .. } => Self::invalid(Some(key), error.to_string()),
             InferError::NotFinite(_) => Self::internal(error.to_string()),
             InferError::Prompt(source) => Self::invalid(Some(param), format!("the text cannot be encoded: {source}")),
             _ => Self::invalid(Some(param), error.to_string()),

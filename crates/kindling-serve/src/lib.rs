@@ -27,7 +27,7 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use kindling_infer::{ChatTemplate, EngineLimits};
+use kindling_infer::{ChatTemplate, EngineLimits, Grammars};
 use kindling_model::Gpt;
 use kindling_tokenizer::Tokenizer;
 use serde_json::json;
@@ -47,6 +47,8 @@ pub struct ServedModel {
     pub tokenizer: Tokenizer,
     /// How messages become a text.
     pub template: ChatTemplate,
+    /// A smaller model with the same tokens that proposes so many at a time.
+    pub draft: Option<(Gpt, usize)>,
 }
 
 /// What is allowed.
@@ -95,6 +97,8 @@ struct Served {
     name: String,
     tokenizer: Arc<Tokenizer>,
     template: ChatTemplate,
+    /// None where the vocabulary can follow no grammar.
+    grammars: Option<Grammars>,
     context_len: usize,
     worker: Worker,
 }
@@ -116,15 +120,18 @@ impl Shared {
 /// The router of some models. Their threads end when it is dropped.
 ///
 /// # Panics
-/// If no thread can be started.
+/// If no thread can be started, or a draft has fewer tokens than its model.
 pub fn app(models: Vec<ServedModel>, options: ServeOptions) -> Router {
     let metrics = Arc::new(Metrics::new());
     let models = models
         .into_iter()
-        .map(|ServedModel { name, model, tokenizer, template }| {
+        .map(|ServedModel { name, model, tokenizer, template, draft }| {
+            let has_all = |(draft, _): &(Gpt, usize)| draft.config().vocab_size >= tokenizer.vocab_size();
+            assert!(draft.as_ref().is_none_or(has_all), "a draft knows all tokens of `{name}`");
             let (context_len, tokenizer) = (model.config().context_len, Arc::new(tokenizer));
-            let worker = Worker::start(&name, model, tokenizer.clone(), &options, metrics.clone());
-            Served { name, tokenizer, template, context_len, worker }
+            let worker = Worker::start(&name, (model, draft), tokenizer.clone(), &options, metrics.clone());
+            let grammars = Grammars::new(&tokenizer).ok();
+            Served { name, tokenizer, template, grammars, context_len, worker }
         })
         .collect();
     let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

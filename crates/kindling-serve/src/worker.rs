@@ -65,10 +65,19 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts the thread; it ends with this.
-    pub(crate) fn start(name: &str, model: Gpt, tokenizer: Arc<Tokenizer>, options: &ServeOptions, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn start(
+        name: &str,
+        (model, draft): (Gpt, Option<(Gpt, usize)>),
+        tokenizer: Arc<Tokenizer>,
+        options: &ServeOptions,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let (commands, orders) = channel();
         let (limits, of_thread) = (options.engine, metrics.clone());
-        let work = move || Work { model: &model, tokenizer: &tokenizer, metrics: &of_thread }.until_nobody_asks(limits, &orders);
+        let work = move || {
+            let draft = draft.as_ref().map(|(draft, n)| (draft, *n));
+            Work { model: &model, draft, tokenizer: &tokenizer, metrics: &of_thread }.until_nobody_asks(limits, &orders);
+        };
         let thread = std::thread::Builder::new().name(format!("model {name}")).spawn(work).expect("a thread can be started");
         Self { commands, thread, queue: Arc::new(Semaphore::new(options.max_queue)), metrics }
     }
@@ -114,6 +123,7 @@ struct Client {
 
 struct Work<'a> {
     model: &'a Gpt,
+    draft: Option<(&'a Gpt, usize)>,
     tokenizer: &'a Tokenizer,
     metrics: &'a Metrics,
 }
@@ -121,6 +131,9 @@ struct Work<'a> {
 impl Work<'_> {
     fn until_nobody_asks(&self, limits: EngineLimits, orders: &Receiver<Command>) {
         let mut engine = Engine::new(self.model, self.tokenizer, limits);
+        if let Some((draft, n_tokens)) = self.draft {
+            engine = engine.with_draft(draft, n_tokens).expect("a draft is checked before it is served");
+        }
         let (mut clients, mut embeddings) = (HashMap::<RequestId, Client>::new(), VecDeque::<Embedding>::new());
         loop {
             // Whoever has left waits for nothing.
@@ -142,7 +155,8 @@ impl Work<'_> {
                     Err(_) => break,
                 }
             }
-            for (id, event) in engine.step() {
+            // On a thread of the pool, so that the parts of a step do not each wait for one.
+            for (id, event) in rayon::scope(|_| engine.step()) {
                 self.tell(id, event, &mut clients);
             }
             // A few vectors, so that texts do not wait long for the others.

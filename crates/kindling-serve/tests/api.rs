@@ -39,7 +39,7 @@ fn server_of(context_len: usize, options: ServeOptions) -> Router {
         let tokenizer = tokenizer();
         let template = ChatTemplate::of_examples(&ExamplesConfig::default()).unwrap();
         let model = far_from_uniform(tokenizer.vocab_size(), context_len, 24, 4, 12.0);
-        ServedModel { name: name.into(), model, tokenizer, template }
+        ServedModel { name: name.into(), model, tokenizer, template, draft: None }
     };
     app(vec![served("one"), served("two")], options)
 }
@@ -346,4 +346,42 @@ async fn who_leaves_frees_the_place_and_who_is_slow_is_told() {
     let app = server(ServeOptions { timeout: Duration::ZERO, ..ServeOptions::default() });
     let (status, value) = post(&app, "/v1/completions", &json!({ "prompt": "the", "max_tokens": 60 })).await;
     assert_eq!((status, value["error"]["type"].as_str()), (StatusCode::REQUEST_TIMEOUT, Some("timeout")));
+}
+
+#[tokio::test]
+async fn texts_are_what_they_have_to_be() {
+    let app = server_of(256, ServeOptions::default());
+    let of = async |path: &str, mut body: Value, key: &str, value: Value| {
+        body[key] = value;
+        posted(&app, path, &body).await["choices"][0].clone()
+    };
+    let chat = || json!({ "messages": [{ "role": "user", "content": "Hi" }], "seed": 3, "max_tokens": 60 });
+    let schema = json!({
+        "type": "object", "required": ["fox"], "additionalProperties": false, "properties": { "fox": { "type": "integer", "minimum": 0, "maximum": 99 } }
+    });
+    let named = json!({ "type": "json_schema", "json_schema": { "name": "fox", "strict": true, "schema": schema } });
+    let choice = of("/v1/chat/completions", chat(), "response_format", named).await;
+    let said: Value = serde_json::from_str(choice["message"]["content"].as_str().unwrap()).unwrap();
+    assert!((0..=99).contains(&said["fox"].as_i64().unwrap()) && choice["finish_reason"] == "stop", "{choice}");
+    let free = of("/v1/chat/completions", chat(), "response_format", json!({ "type": "text" })).await;
+    assert!(serde_json::from_str::<Value>(free["message"]["content"].as_str().unwrap()).is_err(), "{free}");
+    let text = || json!({ "prompt": "the", "seed": 3, "max_tokens": 60 });
+    let one = of("/v1/completions", text(), "structured_outputs", json!({ "choice": ["fox", "dog"] })).await;
+    assert!(["fox", "dog"].contains(&one["text"].as_str().unwrap()), "{one}");
+    let number = of("/v1/completions", text(), "structured_outputs", json!({ "regex": "[0-9]{3}" })).await;
+    assert!(number["text"].as_str().unwrap().parse::<u32>().is_ok_and(|number| number < 1000), "{number}");
+    let same = of("/v1/completions", text(), "structured_outputs", json!({ "json": schema })).await;
+    assert!(serde_json::from_str::<Value>(same["text"].as_str().unwrap()).unwrap()["fox"].is_number());
+    let object = of("/v1/completions", text(), "response_format", json!({ "type": "json_object" })).await;
+    assert!(object["text"].as_str().unwrap().starts_with('{'), "{object}");
+    for (body, param) in [
+        (json!({ "structured_outputs": { "regex": "(a" } }), "structured_outputs"),
+        (json!({ "response_format": { "type": "json_schema", "json_schema": { "schema": 5 } } }), "response_format"),
+        (json!({ "response_format": { "type": "json_object" }, "structured_outputs": { "regex": "a" } }), "structured_outputs"),
+    ] {
+        let mut body = body;
+        body["prompt"] = json!("the");
+        let (status, value) = post(&app, "/v1/completions", &body).await;
+        assert_eq!((status, value["error"]["param"].as_str()), (StatusCode::BAD_REQUEST, Some(param)), "{value}");
+    }
 }

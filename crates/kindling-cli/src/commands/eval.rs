@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use kindling_data::read_document;
 use kindling_eval::{Score, score_text};
 use kindling_infer::Opened;
+use kindling_kernels::WeightFormat;
 use kindling_runs::Registry;
 use serde_json::json;
 
@@ -83,6 +84,15 @@ fn test(args: &Args, eval_args: &EvalArgs, registry: &Registry, runs: &[Opened])
     Ok(ExitCode::SUCCESS)
 }
 
+/// How a model scores a text.
+struct TextScore<'a> {
+    opened: &'a Opened,
+    adapter: Option<&'a str>,
+    /// How its weights were kept; as they are where nothing is said.
+    weights: Option<WeightFormat>,
+    score: Score,
+}
+
 /// Scores a text by each run.
 fn score(args: &Args, eval_args: &EvalArgs, registry: &Registry, runs: &[Opened], (text, path): (&str, &Path)) -> anyhow::Result<ExitCode> {
     if let Some(opened) = runs.iter().find(|opened| opened.model.config().n_classes > 0) {
@@ -96,12 +106,16 @@ fn score(args: &Args, eval_args: &EvalArgs, registry: &Registry, runs: &[Opened]
     let mut scores = Vec::new();
     for opened in runs {
         for (adapter, model) in side_by_side(registry, opened, &eval_args.adapter)? {
-            let score = score_text(&model, &opened.tokenizer, text, &mut |done, total| progress.scoring(done, total))?;
-            scores.push((opened, adapter, score));
+            let formats = std::iter::once(None).chain(eval_args.weights.iter().copied().map(Some));
+            for weights in formats {
+                let model = weights.map_or_else(|| model.clone(), |format| model.packed(format));
+                let score = score_text(&model, &opened.tokenizer, text, &mut |done, total| progress.scoring(done, total))?;
+                scores.push(TextScore { opened, adapter, weights, score });
+            }
         }
     }
     if args.json {
-        let as_json = |(opened, adapter, score): &(&Opened, Option<&str>, Score)| {
+        let as_json = |TextScore { opened, adapter, weights, score }: &TextScore<'_>| {
             let nll = score.nll;
             let mut one = json!({
                 "run": opened.run.name(), "step": opened.step, "text": path, "loss": nll.loss(),
@@ -112,6 +126,9 @@ fn score(args: &Args, eval_args: &EvalArgs, registry: &Registry, runs: &[Opened]
             if !eval_args.adapter.is_empty() {
                 one["adapter"] = json!(adapter);
             }
+            if !eval_args.weights.is_empty() {
+                one["weights"] = json!(weights.unwrap_or_default().to_string());
+            }
             one
         };
         match scores.as_slice() {
@@ -120,7 +137,15 @@ fn score(args: &Args, eval_args: &EvalArgs, registry: &Registry, runs: &[Opened]
         }
         return Ok(ExitCode::SUCCESS);
     }
-    for (i, (opened, adapter, Score { nll, .. })) in scores.iter().enumerate() {
+    for (i, TextScore { opened, adapter, weights, score: Score { nll, .. } }) in scores.iter().enumerate() {
+        if let Some(format) = weights {
+            // Behind the same weights as they are.
+            let before = scores[..i].iter().rfind(|score| score.weights.is_none()).and_then(|score| score.score.nll.bits_per_byte());
+            let price = nll.bits_per_byte().zip(before).map_or_else(String::new, |(now, before)| format!(", {:+.5}", now - before));
+            let told = format!("{} bits a byte{price}; loss {:.5}", output::bits_per_byte(nll.bits_per_byte()), nll.loss());
+            output::pairs(&[(&format!("as {format}"), told)])?;
+            continue;
+        }
         if i > 0 {
             output::text("\n")?;
         }

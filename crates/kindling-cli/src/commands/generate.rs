@@ -2,38 +2,39 @@
 
 use std::process::ExitCode;
 
-use kindling_config::{ConfigError, Seed};
-use kindling_infer::{StopReason, generate};
+use kindling_config::Seed;
+use kindling_infer::{Border, EngineLimits, Generation, Request, StopReason, prompt_ids};
 use kindling_runs::Registry;
 use serde_json::json;
 
 use crate::adapters::{side_by_side, title};
 use crate::args::{Args, GenerateArgs};
-use crate::failure::Advice;
 use crate::opened::open_writer;
 use crate::output;
 
 pub(crate) fn run(args: &Args, generate_args: &GenerateArgs) -> anyhow::Result<ExitCode> {
     let registry = Registry::new(&args.runs_dir);
-    let opened = open_writer(args, &registry, &generate_args.run)?;
+    let opened = open_writer(args, &registry, &generate_args.run, generate_args.model.weights)?;
     let mut config = opened.run.config().sample.clone();
-    let GenerateArgs { prompt, max_new_tokens, temperature, top_k, top_p, .. } = generate_args;
-    config.prompt = prompt.clone().unwrap_or(config.prompt);
-    config.max_new_tokens = max_new_tokens.unwrap_or(config.max_new_tokens);
-    config.temperature = temperature.unwrap_or(config.temperature);
-    config.top_k = top_k.unwrap_or(config.top_k);
-    config.top_p = top_p.unwrap_or(config.top_p);
-    config.validate().map_err(|error| match error {
-        ConfigError::Invalid { key, .. } => {
-            let option = key.trim_start_matches("sample.").replace('_', "-");
-            Advice { message: error.to_string(), hint: format!("pass another `--{option}`") }.into()
-        }
-        error => anyhow::Error::from(error),
-    })?;
+    config.prompt = generate_args.prompt.clone().unwrap_or(config.prompt);
+    let options = &generate_args.sampling;
+    let sampling = options.over(&mut config)?;
+    let request = Request {
+        prompt: prompt_ids(&opened.tokenizer, &config.prompt)?,
+        sampling,
+        seed: Seed(options.seed).stream("sample"),
+        max_new_tokens: config.max_new_tokens,
+        stop: options.stop.clone(),
+        border: Border::Slide,
+        constraint: generate_args.grammar.constraint(&opened.tokenizer)?,
+        ..Request::default()
+    };
     let models = side_by_side(&registry, &opened, &generate_args.adapter)?;
+    let draft = generate_args.model.draft(args, &registry, &opened)?;
     let mut said = Vec::new();
     for (adapter, model) in &models {
-        let mut generation = generate(model, &opened.tokenizer, &config, Seed(generate_args.seed).stream("sample"))?;
+        let engine = generate_args.model.engine(model, &opened.tokenizer, draft.as_ref(), EngineLimits::alone())?;
+        let mut generation = Generation::new(engine, request.clone())?;
         let mut text = String::new();
         if !args.json {
             let heading = if models.len() > 1 { format!("== {} ==\n", title(*adapter)) } else { String::new() };
@@ -52,11 +53,12 @@ pub(crate) fn run(args: &Args, generate_args: &GenerateArgs) -> anyhow::Result<E
         }
         let stop = match generation.stop_reason() {
             Some(StopReason::EndOfText) => "end_of_text",
+            Some(StopReason::StopText) => "stop_text",
             _ => "max_new_tokens",
         };
         let mut one = json!({
             "run": opened.run.name(), "step": opened.step, "prompt": config.prompt, "text": text,
-            "new_tokens": generation.n_new(), "stop_reason": stop, "seed": generate_args.seed
+            "new_tokens": generation.n_new(), "stop_reason": stop, "seed": options.seed
         });
         if models.len() > 1 {
             one["adapter"] = json!(adapter);

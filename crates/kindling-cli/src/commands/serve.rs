@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use kindling_infer::{ChatTemplate, EngineLimits};
+use kindling_infer::EngineLimits;
 use kindling_runs::Registry;
 use kindling_serve::{ServeOptions, ServedModel, app, serve_until};
 
 use crate::args::{Args, ServeArgs};
 use crate::failure::Advice;
-use crate::opened::open_writer;
+use crate::opened::{chat_template, open_writer};
 use crate::progress::line;
 use crate::{interrupt, output};
 
@@ -25,16 +25,14 @@ pub(crate) fn run(args: &Args, serve: &ServeArgs) -> anyhow::Result<ExitCode> {
     let registry = Registry::new(&args.runs_dir);
     let mut models = Vec::new();
     for name in &serve.runs {
-        let opened = open_writer(args, &registry, name)?;
+        let opened = open_writer(args, &registry, name, serve.model.weights)?;
         let name = opened.run.name().to_owned();
         if models.iter().any(|other: &ServedModel| other.name == name) {
             return Err(Advice { message: format!("run `{name}` is given twice"), hint: "give each run once".into() }.into());
         }
-        let template = match &serve.chat_template {
-            Some(path) => ChatTemplate::new(fs_err::read_to_string(path)?)?,
-            None => ChatTemplate::of_examples(&opened.run.config().data.examples.clone().unwrap_or_default())?,
-        };
-        models.push(ServedModel { name, model: opened.model, tokenizer: opened.tokenizer, template });
+        let template = chat_template(&opened, serve.chat_template.as_deref())?;
+        let draft = serve.model.draft(args, &registry, &opened)?.map(|draft| (draft, serve.model.draft_tokens.into()));
+        models.push(ServedModel { name, model: opened.model, tokenizer: opened.tokenizer, template, draft });
     }
     let options = ServeOptions {
         api_key,

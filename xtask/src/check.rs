@@ -16,15 +16,28 @@ pub(crate) struct CheckArgs {
     /// Whose client
     #[arg(value_enum)]
     client: Client,
-    /// A Python that has the client's package
+    /// For `openai` and `lm-eval`: a Python that has the client's package
     #[arg(long, value_name = "PYTHON", default_value = "python3")]
     python: PathBuf,
+    /// For `page`: a folder in which `npm install playwright-core` was run
+    #[arg(long, value_name = "FOLDER", required_if_eq("client", "page"))]
+    node: Option<PathBuf>,
+    /// For `page`: a Chromium
+    #[arg(long, value_name = "FILE", default_value = "/usr/bin/chromium")]
+    chromium: PathBuf,
+    /// For `page`: where pictures go
+    #[arg(long, value_name = "FOLDER", default_value = "target/page")]
+    pictures: PathBuf,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Client {
     /// The package `openai`: models, completions, chats, streams, log-probabilities, embeddings, and errors
     Openai,
+    /// The package `lm_eval` with `transformers`: its scores of a text and of choices are those of `kindling eval`
+    LmEval,
+    /// The page, in headless Chromium: send, stop, regenerate, parameters, probabilities; pictures of it go to `--pictures`
+    Page,
 }
 
 const KEY: &str = "a key that nobody knows";
@@ -35,15 +48,14 @@ pub(crate) fn command(workspace: &Workspace, args: &CheckArgs) -> Result<u8> {
         Build::Done(binary) => binary,
         Build::Failed(code) => return Ok(code),
     };
-    let Client::Openai = args.client;
     let folder = workspace.target.join(format!("check-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
-    let checked = check(workspace, &binary, &folder, &args.python);
+    let checked = check(workspace, &binary, &folder, args);
     fs::remove_dir_all(&folder).with_context(|| format!("cannot remove `{}`", folder.display()))?;
     checked
 }
 
-fn check(workspace: &Workspace, binary: &Path, folder: &Path, python: &Path) -> Result<u8> {
+fn check(workspace: &Workspace, binary: &Path, folder: &Path, args: &CheckArgs) -> Result<u8> {
     let in_folder = |name: &str| folder.join(name).display().to_string();
     let mut train = Command::new(binary);
     train.current_dir(&workspace.root).args(["train", "--quiet", "--config", "configs/spark.toml", "--data", "docs", "--name", "check"]);
@@ -57,10 +69,61 @@ fn check(workspace: &Workspace, binary: &Path, folder: &Path, python: &Path) -> 
     let mut server = Server(serve.stdout(Stdio::piped()).spawn().context("cannot start kindling")?);
     let mut address = String::new();
     BufReader::new(server.0.stdout.take().context("its output is read")?).read_line(&mut address)?;
-    let script = workspace.root.join("crates/kindling-bench/peers/openai_client.py");
-    let status = Command::new(python).arg(script).args([&format!("{}/v1", address.trim()), "check", KEY]).status();
-    let status = status.with_context(|| format!("cannot start `{}`", python.display()))?;
+    let peers = workspace.root.join("crates/kindling-bench/peers");
+    let mut client = Command::new(&args.python);
+    match args.client {
+        Client::Page => {
+            let node = args.node.as_deref().context("`--node` is given")?;
+            // Node finds packages from where a module lies.
+            let script = node.join("kindling_page.mjs");
+            fs::copy(peers.join("page.mjs"), &script).with_context(|| format!("cannot write `{}`", script.display()))?;
+            fs::create_dir_all(&args.pictures)?;
+            client = Command::new("node");
+            client.arg(script).args([address.trim(), KEY]).arg(&args.chromium).arg(std::path::absolute(&args.pictures)?)
+        }
+        Client::Openai => client.arg(peers.join("openai_client.py")).args([&format!("{}/v1", address.trim()), "check", KEY]),
+        Client::LmEval => {
+            score(workspace, binary, folder)?;
+            client.arg(peers.join("lm_eval_client.py")).args([address.trim(), "check", KEY]).arg(folder)
+        }
+    };
+    let status = client.status().with_context(|| format!("cannot start `{}`", client.get_program().display()))?;
     Ok(u8::from(!status.success()))
+}
+
+/// Writes a text and rows with choices, what `kindling eval` says of them, and the run's tokenizer, into the folder.
+fn score(workspace: &Workspace, binary: &Path, folder: &Path) -> Result<()> {
+    const TASK: &str = "name = \"rows\"\nkind = \"multiple-choice\"\nprompt = \"{{ question }}\"\ntarget = \" {{ answer }}\"\nchoices = \"choices\"\n\n\
+                        [data]\ntest = [\"rows.jsonl\"]\n";
+    // Every third line of the guide with enough words is a row: what follows its first words, beside what follows others.
+    let guide = fs::read_to_string(workspace.root.join("docs/guide.md"))?;
+    let lines: Vec<Vec<&str>> =
+        guide.lines().map(|line| line.split_whitespace().collect()).filter(|words: &Vec<_>| words.len() > 9).collect();
+    let ends: Vec<String> =
+        lines.iter().enumerate().map(|(i, words)| words[5..6 + i % 4].join(" ").chars().filter(char::is_ascii).collect()).collect();
+    let row = |i: usize| {
+        let mut choices: Vec<&String> = [0, 1, 2, 3].map(|step| &ends[(i + step * 7) % ends.len()]).to_vec();
+        choices.sort();
+        choices.dedup();
+        serde_json::json!({ "question": lines[i][..5].join(" "), "choices": choices, "answer": ends[i] })
+    };
+    let rows = (0..lines.len()).map(row).filter(|row| row["choices"].as_array().is_some_and(|choices| choices.len() > 2));
+    fs::write(folder.join("rows.jsonl"), rows.map(|row| format!("{row}\n")).collect::<String>())?;
+    fs::write(folder.join("rows.toml"), TASK)?;
+    // One that fits a context, so that both look at it as a whole.
+    fs::write(folder.join("text.txt"), guide.chars().take(150).collect::<String>())?;
+    let runs = folder.join("runs");
+    fs::copy(runs.join("check/tokenizer.json"), folder.join("tokenizer.json"))?;
+    for (option, file) in [("--text", "text.txt"), ("--task", "rows.toml")] {
+        let mut eval = Command::new(binary);
+        eval.args(["eval", "check", "--quiet", "--json", "--runs-dir"]).arg(&runs).arg(option).arg(folder.join(file));
+        let output = eval.stderr(Stdio::inherit()).output().context("cannot start kindling")?;
+        if !output.status.success() {
+            bail!("`kindling eval {option}` ended with {}", output.status);
+        }
+        fs::write(folder.join(file).with_extension("json"), output.stdout)?;
+    }
+    Ok(())
 }
 
 /// Ends with this.

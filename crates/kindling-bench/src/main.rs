@@ -1,7 +1,9 @@
 //! `kindling-bench`: times what Kindling computes beside a baseline of the same run. `cargo xtask bench` builds and calls it.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "results go to stdout, progress to stderr")]
 
+mod infer;
 mod kernels;
+mod load;
 mod loader;
 mod machine;
 mod page;
@@ -37,6 +39,10 @@ enum Bench {
     Tokenizer(tokenizer::Args),
     /// Preparing a corpus, beside the encoder alone
     Prepare(prepare::Args),
+    /// Reading prompts and writing with a GPT-2, beside llama.cpp if a Node that has it is given
+    Infer(infer::Args),
+    /// A server of a GPT-2 under load, for a bounded time
+    Load(load::Args),
     /// All of these, as the page docs/benchmarks.md
     Page(page::Args),
     /// Steps in this process alone
@@ -51,7 +57,10 @@ enum Bench {
     /// One preparation in this process alone
     #[command(hide = true)]
     Preparing(prepare::InProcess),
-    /// The machine's best speed of matrix products, in this process alone
+    /// Texts written in this process alone
+    #[command(hide = true)]
+    Writing(infer::InProcess),
+    /// The machine's best speed of matrix products, and of reading memory, in this process alone
     #[command(hide = true)]
     Peak,
 }
@@ -66,6 +75,8 @@ fn main() -> anyhow::Result<()> {
         Bench::Recipe(args) => recipe::command(&args, threads),
         Bench::Tokenizer(args) => tokenizer::command(&args, threads),
         Bench::Prepare(args) => prepare::command(&args, threads),
+        Bench::Infer(args) => infer::command(&args, threads),
+        Bench::Load(args) => load::command(&args, threads),
         Bench::Page(args) => page::command(&args, threads),
         Bench::Step(args) => {
             thread_pool(threads)?;
@@ -84,9 +95,13 @@ fn main() -> anyhow::Result<()> {
             thread_pool(threads)?;
             prepare::in_process(&args)
         }
+        Bench::Writing(args) => {
+            thread_pool(threads)?;
+            infer::in_process(&args)
+        }
         Bench::Peak => {
             thread_pool(threads)?;
-            println!("{}", serde_json::json!({ "gflops": machine::matmul_peak() }));
+            println!("{}", serde_json::json!({ "gflops": machine::matmul_peak(), "read_gb_s": infer::read_bandwidth() }));
             Ok(())
         }
     }

@@ -59,6 +59,8 @@ fn check(workspace: &Workspace, binary: &Path, folder: &Path, args: &CheckArgs) 
     let in_folder = |name: &str| folder.join(name).display().to_string();
     let mut train = Command::new(binary);
     train.current_dir(&workspace.root).args(["train", "--quiet", "--config", "configs/spark.toml", "--data", "docs", "--name", "check"]);
+    // A context that a text does not fill in a moment.
+    train.args(["--set", "model.context_len=1024", "--set", "train.batch_size=1"]);
     train.args(["--set", "train.steps=30", "--runs-dir", &in_folder("runs"), "--data-dir", &in_folder("data")]);
     if !train.stdout(Stdio::null()).status().context("cannot start kindling")?.success() {
         bail!("the model to check with could not be trained");
@@ -111,7 +113,7 @@ fn score(workspace: &Workspace, binary: &Path, folder: &Path) -> Result<()> {
     fs::write(folder.join("rows.jsonl"), rows.map(|row| format!("{row}\n")).collect::<String>())?;
     fs::write(folder.join("rows.toml"), TASK)?;
     // One that fits a context, so that both look at it as a whole.
-    fs::write(folder.join("text.txt"), guide.chars().take(150).collect::<String>())?;
+    fs::write(folder.join("text.txt"), guide.chars().take(1500).collect::<String>())?;
     let runs = folder.join("runs");
     fs::copy(runs.join("check/tokenizer.json"), folder.join("tokenizer.json"))?;
     for (option, file) in [("--text", "text.txt"), ("--task", "rows.toml")] {

@@ -69,7 +69,7 @@ impl Predictor<'_> {
             }
             TaskKind::MultipleChoice => {
                 let choices = |asked: &'_ Asked| asked.choices.clone();
-                self.by_likelihood(asked, choices, |choice| choice.len().max(1) as f64, None, progress)
+                self.by_likelihood(asked, choices, |choice| choice.trim().len().max(1) as f64, None, progress)
             }
             TaskKind::SequenceToSequence | TaskKind::QuestionAnswering | TaskKind::Generation => self.by_search(asked, progress),
         }

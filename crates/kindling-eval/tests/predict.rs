@@ -109,11 +109,11 @@ fn choices_are_weighed_by_their_likelihood_a_byte() {
     let mut by_bytes_alone = 0;
     for (asked, answer) in questions().iter().zip(found) {
         let plain: Vec<f64> = asked.choices.iter().map(|choice| log_likelihood(&model, &asked.prompt, choice, false)).collect();
-        let a_byte: Vec<f64> = plain.iter().zip(&asked.choices).map(|(nats, choice)| nats / choice.len() as f64).collect();
+        let a_byte: Vec<f64> = plain.iter().zip(&asked.choices).map(|(nats, choice)| nats / choice.trim().len() as f64).collect();
         let best = |scores: &[f64]| (0..scores.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap();
         assert_eq!(answer.text, asked.choices[best(&a_byte)]);
         by_bytes_alone += usize::from(best(&a_byte) != best(&plain));
-        let mean = asked.choices.iter().map(String::len).sum::<usize>() as f64 / asked.choices.len() as f64;
+        let mean = asked.choices.iter().map(|choice| choice.trim().len()).sum::<usize>() as f64 / asked.choices.len() as f64;
         check_close(&answer.probabilities, &normalised(&a_byte.iter().map(|score| score * mean).collect::<Vec<_>>()));
     }
     assert!(by_bytes_alone > 0, "lengths decide somewhere");

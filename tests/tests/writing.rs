@@ -80,9 +80,9 @@ fn a_smaller_model_changes_no_greedy_text() {
 fn a_conversation_by_lines() {
     let lab = Lab::new();
     lab.run("TRAIN --name old --set model.context_len=96").ok();
-    let said = lab.shell("printf '%s\\n' '/set max_new_tokens 5' 'the dog' '/retry' '//x\\' 'y' '/save chats.jsonl' '/undo' '/new' | $KINDLING chat old --json --system 'Be kind.'").ok();
+    let said = lab.shell("printf '%s\\n' '/set max_new_tokens 5' 'the dog' '/retry' '//x\\' 'y' '/save chats.jsonl' '/undo' 'z' '/save undone.jsonl' '/new' | $KINDLING chat old --json --system 'Be kind.'").ok();
     let answers: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
-    assert_eq!(answers.len(), 3, "{said}");
+    assert_eq!(answers.len(), 4, "{said}");
     assert!(answers.iter().all(|answer| answer["role"] == "assistant" && answer["new_tokens"].as_u64() <= Some(5)), "{said}");
     assert_ne!(answers[0]["content"], answers[1]["content"], "another seed draws another answer");
     let chat: Value = serde_json::from_str(&lab.read("chats.jsonl")).expect("an example");
@@ -96,6 +96,8 @@ fn a_conversation_by_lines() {
     assert_eq!((messages[1], messages[3]), (("user", "the dog"), ("user", "/x\ny")));
     assert_eq!(messages[2].1, answers[1]["content"].as_str().expect("a text"), "the answer that took the place of the first");
     assert_eq!(messages.len(), 5);
+    let undone: Value = serde_json::from_str(&lab.read("undone.jsonl")).expect("an example");
+    assert_eq!((&undone["messages"][1]["content"], &undone["messages"][3]["content"]), (&"the dog".into(), &"z".into()), "{undone}");
     // The examples can be trained on.
     let saved = lab.read("chats.jsonl");
     lab.write("chats.jsonl", format!("{saved}{}", saved.replace("the dog", "a cat")));

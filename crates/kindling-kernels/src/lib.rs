@@ -29,7 +29,7 @@ pub mod packed;
 
 pub use adamw::{adamw_step, sum_of_squares};
 pub use attention::{Mask, causal_attention};
-pub use cached::{cached_attention, write_rows};
+pub use cached::KvTables;
 pub use cpu::arithmetic::Precision;
 pub use cpu::cached::CachedRow;
 pub use cpu::cross_entropy::{LOGITS_AT_ONCE, LossTerms};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_kernels::cpu::attention::AttentionShape;
 use kindling_kernels::{
-    CachedRow, Dropout, Form, Isa, LossTerms, Mask, Precision, attention, cached_attention, causal_attention, cross_entropy, dropout,
-    embedding, gelu_linear, layer_norm, linear, linear_cross_entropy, linear_logits, linear_nats, stream, with_form, write_rows,
+    CachedRow, Dropout, Form, Isa, KvTables, LossTerms, Mask, Precision, attention, causal_attention, cross_entropy, dropout, embedding,
+    gelu_linear, layer_norm, linear, linear_cross_entropy, linear_logits, linear_nats, stream, with_form,
 };
 use proptest::prelude::*;
 
@@ -177,40 +177,35 @@ proptest! {
 
     #[test]
     fn attention_to_slots(
-        lens in prop::collection::vec((1usize..70, 0usize..70), 1..6), e in 1usize..40, n_heads in 1usize..4, salt: u64
+        lens in prop::collection::vec((1usize..70, 0usize..70), 1..6), e in 1usize..40, n_heads in 1usize..4, is_bf16: bool, salt: u64
     ) {
         let (device, c) = (Device::flex(), e * n_heads);
-        let n_slots = 90;
+        let precision = if is_bf16 { Precision::Bf16 } else { Precision::F32 };
+        // On both sides of the border of a block.
+        let known: Vec<u32> = (980..1070).collect();
         // Slots in any order, some of them shared.
-        let slots: Vec<Vec<u32>> = lens.iter().enumerate()
-            .map(|(row, (new, seen))| (0..(new + seen) as u64).map(|i| (stream(salt, &[row as u64, i]) % n_slots as u64) as u32).collect())
-            .collect();
+        let slot = |row: u64, i: u64| known[(stream(salt, &[row, i]) % known.len() as u64) as usize];
+        let slots: Vec<Vec<u32>> =
+            lens.iter().enumerate().map(|(row, (new, seen))| (0..(new + seen) as u64).map(|i| slot(row as u64, i)).collect()).collect();
         let rows: Vec<CachedRow<'_>> = slots.iter().zip(&lens).map(|(slots, (new, _))| CachedRow { slots, n_new: *new }).collect();
+        let first: Vec<CachedRow<'_>> = known.chunks(1).map(|slots| CachedRow { slots, n_new: 1 }).collect();
         let n = lens.iter().map(|(new, _)| new).sum::<usize>();
-        let [queries, keys, values] = [(1, n), (2, n_slots), (3, n_slots)].map(|(salt, n)| tensor(salt, [n, c], &device));
         let of = |form: Option<Form>| {
-            let compute = || host(cached_attention(queries.clone() * 4.0, &keys, &values, n_heads, &rows));
-            vec![("output".to_owned(), form.map_or_else(compute, |form| with_form(form, compute)))]
+            let compute = || {
+                let mut tables = KvTables::new(2, n_heads, c, precision, &device);
+                for n_slots in [700, 1070] {
+                    tables.grow(n_slots);
+                }
+                // In another layer is something else.
+                let out = [(0, 1), (1, 2), (0, 3)].map(|(layer, salt)| {
+                    let (rows, n) = if salt == 3 { (&rows, n) } else { (&first, first.len()) };
+                    host(tables.attend(layer, tensor::<2>(salt, [n, 3 * c], &device) * 2.0, rows))
+                });
+                ["first", "other layer", "output"].into_iter().map(str::to_owned).zip(out).collect()
+            };
+            form.map_or_else(compute, |form| with_form(form, compute))
         };
         check(|| of(None), || of(Some(Form::Composed)))?;
-    }
-
-    #[test]
-    fn rows_are_written_where_they_belong(slots in prop::sample::subsequence((0..40u32).collect::<Vec<_>>(), 1..20).prop_shuffle(), c in 1usize..9, shared: bool) {
-        let n = slots.len();
-        let device = Device::flex();
-        let (table, rows) = (tensor(1, [40, c], &device), tensor(2, [n, c], &device));
-        let kept = shared.then(|| table.clone());
-        let mut expected = values(1, 40 * c);
-        for (slot, row) in slots.iter().zip(values(2, n * c).chunks(c)) {
-            expected[*slot as usize * c..][..c].copy_from_slice(row);
-        }
-        let composed = with_form(Form::Composed, || host(write_rows(table.clone(), &slots, rows.clone())));
-        prop_assert_eq!(&composed, &expected);
-        prop_assert_eq!(host(write_rows(table, &slots, rows)), expected);
-        if let Some(kept) = kept {
-            prop_assert_eq!(host(kept), values(1, 40 * c));
-        }
     }
 
     #[test]

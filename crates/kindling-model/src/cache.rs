@@ -4,14 +4,13 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use burn::tensor::{Device, Tensor};
+use kindling_kernels::KvTables;
 
 /// Keys and values of tokens that a model has seen, each in a slot, as a page of one token in PagedAttention (Kwon et al. 2023). A slot is
 /// written once while sequences have it, so that sequences may share those of a common beginning; when no sequence has it any more, it is free again.
 #[derive(Debug)]
 pub struct KvCache {
-    /// Keys and values of each layer, each `[slots, C]`.
-    pub(crate) layers: Vec<(Tensor<2>, Tensor<2>)>,
+    pub(crate) tables: KvTables,
     slots: Slots,
 }
 
@@ -44,9 +43,8 @@ impl Slots {
 
 impl KvCache {
     /// An empty cache.
-    pub(crate) fn new(n_layers: usize, width: usize, device: &Device) -> Self {
-        let empty = || Tensor::zeros([0, width], device);
-        Self { layers: (0..n_layers).map(|_| (empty(), empty())).collect(), slots: Slots::default() }
+    pub(crate) fn new(tables: KvTables) -> Self {
+        Self { tables, slots: Slots::default() }
     }
 
     /// Tokens that sequences have in it, those that they share once.
@@ -78,16 +76,8 @@ impl KvCache {
 
     /// Makes room for every slot that has been given away.
     pub(crate) fn grow(&mut self) {
-        /// So that a text that grows token by token is not copied at each.
-        const LEAST: usize = 64;
-        let wanted = self.slots.lock().n_owners.len();
-        for table in self.layers.iter_mut().flat_map(|(keys, values)| [keys, values]) {
-            let [n_slots, c] = table.dims();
-            if n_slots < wanted {
-                let more = Tensor::zeros([(wanted - n_slots).max(n_slots).max(LEAST), c], &table.device());
-                table.inplace(|table| if n_slots == 0 { more } else { Tensor::cat(vec![table, more], 0) });
-            }
-        }
+        let n_slots = self.slots.lock().n_owners.len();
+        self.tables.grow(n_slots);
     }
 }
 
@@ -139,11 +129,14 @@ impl Drop for Sequence {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+    use kindling_kernels::Precision;
+
     use super::*;
 
     #[test]
     fn slots_are_free_when_nobody_has_them() {
-        let mut cache = KvCache::new(1, 4, &Device::flex());
+        let mut cache = KvCache::new(KvTables::new(1, 1, 4, Precision::F32, &Device::flex()));
         let mut one = Sequence::default();
         cache.extend(&mut one, 5);
         let mut two = one.clone();
@@ -164,6 +157,6 @@ mod tests {
         cache.extend(&mut all, 8);
         assert_eq!(all.slots(), [0, 1, 2, 3, 4, 5, 6, 7]);
         cache.grow();
-        assert_eq!(cache.layers[0].0.dims(), [64, 4]);
+        assert!(cache.tables.n_slots() >= 8);
     }
 }

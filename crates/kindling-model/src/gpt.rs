@@ -13,8 +13,8 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use kindling_config::{Distillation, LoraTarget, ModelConfig, Pooling, Seed};
 use kindling_kernels::{
-    CachedRow, Dropout, LossTerms, Mask, Precision, WeightFormat, cached_attention, causal_attention, dropout, embedding, gelu_linear,
-    layer_norm, linear, linear_cross_entropy, linear_logits, linear_nats, nats_of_logits, write_rows,
+    CachedRow, Dropout, KvTables, LossTerms, Mask, Precision, WeightFormat, causal_attention, dropout, embedding, gelu_linear, layer_norm,
+    linear, linear_cross_entropy, linear_logits, linear_nats, nats_of_logits,
 };
 
 use crate::DropoutKey;
@@ -442,9 +442,14 @@ impl Gpt {
         }
     }
 
-    /// An empty cache.
+    /// An empty cache. A model of packed weights that are not f32 keeps keys and values as bf16, where they can be.
     pub fn cache(&self) -> KvCache {
-        KvCache::new(self.blocks.len(), self.config.d_model, &self.device())
+        let ModelConfig { n_layers, n_heads, d_model, .. } = self.config;
+        let precision = match self.packed.as_ref().map(|packed| packed.table.format()) {
+            None | Some(WeightFormat::F32) => Precision::F32,
+            Some(WeightFormat::Bf16 | WeightFormat::Int8) => Precision::Bf16,
+        };
+        KvCache::new(KvTables::new(n_layers, n_heads, d_model, precision, &self.device()))
     }
 
     /// Steps each sequence by its own new tokens, of which it has at least one. Gives the logits `[B, V]` after the last of each.
@@ -464,14 +469,13 @@ impl Gpt {
     /// If a sequence has no new token, would grow beyond `context_len`, or is of another cache.
     pub fn hidden_cached(&self, steps: &mut [(&mut Sequence, &[u32])], cache: &mut KvCache) -> Tensor<2> {
         let (context_len, device) = (self.config.context_len, self.device());
-        let (mut ids, mut positions, mut slots) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ids, mut positions) = (Vec::new(), Vec::new());
         for (sequence, new) in steps.iter_mut() {
             let seen = sequence.len();
             assert!(!new.is_empty() && seen + new.len() <= context_len, "{} tokens after {seen} fit the context", new.len());
             ids.extend(new.iter().map(|id| i64::from(*id)));
             positions.extend((seen..seen + new.len()).map(|position| position as i64));
             cache.extend(sequence, new.len());
-            slots.extend_from_slice(&sequence.slots()[seen..]);
         }
         cache.grow();
         let n = ids.len();
@@ -479,12 +483,9 @@ impl Gpt {
             steps.iter().map(|(sequence, new)| CachedRow { slots: sequence.slots(), n_new: new.len() }).collect();
         let ints = |values: Vec<i64>| Tensor::<2, Int>::from_data(TensorData::new(values, [1, n]), &device);
         let mut x = self.embed(ints(ids), ints(positions), None); // [N, C]
-        for (layer, (block, (keys, values))) in self.blocks.iter().zip(&mut cache.layers).enumerate() {
+        for (layer, block) in self.blocks.iter().enumerate() {
             let qkv = self.project(layer, LoraTarget::Qkv, norm(&block.attn_norm, x.clone(), &self.config), Precision::F32);
-            let [q, k, v]: [Tensor<2>; 3] = qkv.chunk(3, 1).try_into().expect("three chunks");
-            keys.inplace(|keys| write_rows(keys, &slots, k));
-            values.inplace(|values| write_rows(values, &slots, v));
-            let y = cached_attention(q, keys, values, block.attn.n_heads, &rows);
+            let y = cache.tables.attend(layer, qkv, &rows);
             x = x + self.project(layer, LoraTarget::Proj, y, Precision::F32);
             x = x.clone() + self.mlp(layer, norm(&block.mlp_norm, x, &self.config), Precision::F32);
         }

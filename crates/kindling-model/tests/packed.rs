@@ -118,7 +118,9 @@ fn fewer_bits_change_little_and_rows_nothing() {
         let last = logits(&packed, &rows).reshape([5, 16, VOCAB]).slice([0..5, 15..16, 0..VOCAB]).reshape([5, VOCAB]);
         let together = cached(&packed, &rows, 7);
         let difference = to_host(last.clone() - together.clone()).values.into_iter().map(f32::abs).fold(0.0, f32::max);
-        assert!(difference < 1e-3 * spread, "{format}: {difference}");
+        println!("{format}: of cached keys and values by {:.5} of their spread", difference / spread);
+        // Keys and values are rounded to bf16 when they are kept. Measured 0.0027 and 0.0025 of the spread.
+        assert!(difference > 0.0 && difference < 6e-3 * spread, "{format}: {difference}");
         for (i, row) in rows.iter().enumerate() {
             let alone = cached(&packed, std::slice::from_ref(row), 7);
             assert_eq!(bits(alone), bits(together.clone().slice([i..i + 1, 0..VOCAB])), "{format}, row {i}");

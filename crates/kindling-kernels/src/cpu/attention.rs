@@ -181,7 +181,7 @@ struct Queries<'a> {
 
 impl<'a> Queries<'a> {
     #[inline(always)]
-    fn new<S: Vector>(from: usize, shape: AttentionShape, visible: Visible<'a>, seq: usize) -> Self {
+    fn new(from: usize, shape: AttentionShape, visible: Visible<'a>, seq: usize) -> Self {
         let n = BLOCK.min(shape.len - from);
         let first = visible.first.map(|first| &first[seq * shape.len + from..][..n]);
         let lowest = first.map_or(0, |first| first.iter().map(|key| *key as usize).min().unwrap_or(0));
@@ -318,7 +318,7 @@ impl Kernel for Forward<'_> {
             pack(simd, qkv.add(c), 3 * c, true, e, len, keys);
             pack(simd, qkv.add(2 * c), 3 * c, false, len, e, values);
             for from in (0..len).step_by(BLOCK) {
-                let block = Queries::new::<S>(from, shape, visible, seq);
+                let block = Queries::new(from, shape, visible, seq);
                 block.scores(simd, rows(qkv.add(from * 3 * c), 3 * c), e, keys, place(scores, row));
                 let mut inverses = [0.0; BLOCK];
                 for (r, inverse) in inverses.iter_mut().take(block.n).enumerate() {
@@ -404,7 +404,7 @@ impl Kernel for Backward<'_> {
             }
             for from in (0..len).step_by(BLOCK).rev() {
                 let add = visible.first.is_some() || from + BLOCK < len;
-                let block = Queries::new::<S>(from, shape, visible, seq);
+                let block = Queries::new(from, shape, visible, seq);
                 let block_qkv = qkv.add(from * 3 * c);
                 block.scores(simd, rows(block_qkv, 3 * c), e, keys, place(p, row));
                 block.scores(simd, rows(d_out.add(from * c), c), e, values, place(d_p, row));

@@ -24,19 +24,32 @@ pub(crate) unsafe fn filled<T: Copy>(n: usize, write: impl FnOnce(&mut [MaybeUni
 /// are written later.
 pub(crate) fn in_large_pages<T>(n: usize) -> Vec<T> {
     let values = Vec::<T>::with_capacity(n);
+    ask_for_large_pages(values.as_ptr(), n);
+    values
+}
+
+/// `n` zeros in large pages. Memory is taken as they are written.
+#[cfg(feature = "flex")]
+pub(crate) fn zeros_in_large_pages(n: usize) -> Vec<f32> {
+    let zeros = vec![0.0; n];
+    ask_for_large_pages(zeros.as_ptr(), n);
+    zeros
+}
+
+fn ask_for_large_pages<T>(from: *const T, n: usize) {
     #[cfg(target_os = "linux")]
     {
         /// Addresses that are asked for begin with a page.
         const PAGE: usize = 4096;
-        let (from, len) = (values.as_ptr() as usize, n * size_of::<T>());
+        let (from, len) = (from as usize, n * size_of::<T>());
         let (begin, end) = (from.next_multiple_of(PAGE), (from + len) / PAGE * PAGE);
         if end > begin {
-            // SAFETY: the range lies within the vector's memory, and the advice changes nothing of what is in it. Where it is not taken, nothing
-            // is lost.
+            // SAFETY: the advice changes nothing of what is in a range. Where it is not taken, nothing is lost.
             unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_HUGEPAGE) };
         }
     }
-    values
+    #[cfg(not(target_os = "linux"))]
+    let _ = (from, n);
 }
 
 /// Uninitialised room for `n` values.

@@ -73,7 +73,7 @@ impl fmt::Display for Isa {
 }
 
 /// A set of vector instructions with what the kernels must know of it beside [`pulp::Simd`].
-pub(crate) trait Vector: pulp::Simd {
+pub trait Vector: pulp::Simd {
     /// Whether a product and a sum are one instruction. Where they are not, one would be a call into the C library.
     const FUSED: bool;
     /// Rows of the register tile of a matrix product: as many as leave registers for one row of B and one value of A.

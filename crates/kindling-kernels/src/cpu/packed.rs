@@ -194,7 +194,8 @@ fn n_words(format: WeightFormat, k: usize, n: usize, width: usize) -> usize {
 }
 
 /// The nearest bf16, ties to even, in the upper half.
-fn bf16(value: f32) -> u32 {
+#[inline(always)]
+pub(crate) fn bf16(value: f32) -> u32 {
     let bits = value.to_bits();
     if value.is_nan() { (bits | 0x0040_0000) & 0xffff_0000 } else { bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000 }
 }

@@ -11,6 +11,11 @@ use super::isa::Vector;
 /// Vectors in a row of the register tile.
 pub(crate) const TILE_VECTORS: usize = 2;
 
+/// Rows of A up to which B comes from memory as fast as it is multiplied, and is worth asking for.
+const FEW_ROWS: usize = 8;
+/// How many words of B before they are read they are asked for.
+const WORDS_AHEAD: usize = 512;
+
 /// Columns of the register tile.
 #[inline(always)]
 pub(crate) const fn tile_cols<S: Vector>() -> usize {
@@ -110,6 +115,9 @@ unsafe fn registers<A: Arithmetic, const R: usize, const V: usize>(by: A, cols: 
     prefetch_rows::<R>(c);
     let (mut a_p, mut b_p) = (a.pointer, b.pointer);
     for _ in 0..k {
+        if R <= FEW_ROWS {
+            prefetch_row::<V>(b_p.wrapping_add(WORDS_AHEAD), lanes);
+        }
         for part in 0..A::PARTS {
             // SAFETY: the caller vouches for k rows of B and k columns of A's R rows. `wrapping_add` because the
             // pointers are moved once more than they are read.
@@ -141,6 +149,10 @@ unsafe fn registers_of_quads<A: Pairs, const R: usize, const V: usize>(by: A, co
     prefetch_rows::<R>(c);
     let (mut a_p, mut b_p) = (a.pointer, b.pointer);
     for quad in 0..words.div_ceil(2) {
+        // One row leaves no time for it: spreading quads out takes longer than multiplying.
+        if R > 1 && R <= FEW_ROWS {
+            prefetch_row::<V>(b_p.wrapping_add(WORDS_AHEAD), lanes);
+        }
         // SAFETY: the caller vouches for all words of B and of A's R rows.
         unsafe {
             let mut quads = [simd.splat_f32s(0.0); V];
@@ -211,6 +223,14 @@ unsafe fn write_sums<A: Arithmetic, const R: usize, const V: usize>(by: A, cols:
 fn prefetch_rows<const R: usize>(c: Place) {
     for r in 0..R {
         prefetch(c.pointer.wrapping_add(r * c.row));
+    }
+}
+
+/// Asks for the V vectors of a row of B.
+#[inline(always)]
+fn prefetch_row<const V: usize>(row: *const f32, lanes: usize) {
+    for v in 0..V {
+        prefetch(row.wrapping_add(v * lanes));
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::process::{Child, Stdio};
 
 use kindling_tests::{Lab, Said};
+use serde_json::{Value, json};
 
 /// A server, and where it listens.
 fn serve(lab: &Lab, line: &str) -> (Child, String) {
@@ -41,7 +42,7 @@ fn interrupt(child: &Child) {
 fn it_answers_and_finishes_what_runs() {
     let lab = Lab::with_run();
     lab.run("TRAIN --name other").ok();
-    let (child, address) = serve(&lab, "serve old other --port 0 --threads 1");
+    let (child, address) = serve(&lab, "serve old other --port 0 --threads 1 --log requests.jsonl");
     assert!(ask(&address, "GET", "/health", "", "").ends_with("{\"status\":\"ok\"}"));
     let models = ask(&address, "GET", "/v1/models", "", "");
     assert!(models.contains("\"old\"") && models.contains("\"other\""), "{models}");
@@ -67,6 +68,16 @@ fn it_answers_and_finishes_what_runs() {
     assert_eq!(rest.matches("\"finish_reason\":\"length\"").count(), 128);
     let said = Said::new("serve", child.wait_with_output().expect("it ends")).ok();
     assert!(said.err.contains("finishing what runs"), "{said}");
+    // Each has a line, the last too, without what was said. Texts end with their context, of 16 tokens.
+    let log = lab.read("requests.jsonl");
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let seen: Vec<_> = lines.iter().map(|line| (line["endpoint"].as_str().expect("a route"), line["status"].as_u64())).collect();
+    let completions = "/v1/completions";
+    assert_eq!(seen, [("/v1/models", Some(200)), (completions, Some(200)), (completions, Some(400)), (completions, Some(200))]);
+    let last = lines.last().expect("four");
+    assert_eq!((&last["texts"], &last["new_tokens"], &last["error"]), (&json!(128), &json!(128 * 15), &Value::Null), "{last}");
+    assert!(last["time"].as_str().is_some_and(|time| time.starts_with("20") && time.ends_with('Z')), "{last}");
+    assert!(!log.contains("\"said\""), "{log}");
 }
 
 #[test]

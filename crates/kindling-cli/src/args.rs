@@ -397,6 +397,12 @@ pub(crate) struct ServeArgs {
     /// How long a request may take, reading it and waiting included, and what runs after Ctrl-C
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub(crate) timeout: u64,
+    /// Append a line of JSON about each request to this file; by default they go to standard error. They hold nothing that was said
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+    /// Let these lines hold prompts and answers, too
+    #[arg(long)]
+    pub(crate) log_texts: bool,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 }

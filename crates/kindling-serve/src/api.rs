@@ -150,7 +150,7 @@ impl Writing {
     }
 
     /// What an engine is asked for, but for the prompt and what is told of likelihoods. `seed` is for a request without one.
-    pub(crate) fn request(&self, max_new_tokens: usize, served: &Served, seed: u64) -> Result<Request, ApiError> {
+    pub(crate) async fn request(&self, max_new_tokens: usize, served: &Served, seed: u64) -> Result<Request, ApiError> {
         let sampling = Sampling {
             temperature: self.temperature.unwrap_or(1.0),
             top_p: self.top_p.unwrap_or(1.0),
@@ -175,13 +175,13 @@ impl Writing {
             stop,
             stop_tokens: self.stop_token_ids.clone().unwrap_or_default(),
             ignore_end: self.ignore_eos.unwrap_or(false),
-            constraint: self.constraint(served)?,
+            constraint: self.constraint(served).await?,
             ..Request::default()
         })
     }
 
     /// What the text has to be.
-    fn constraint(&self, served: &Served) -> Result<Option<Constraint>, ApiError> {
+    async fn constraint(&self, served: &Served) -> Result<Option<Constraint>, ApiError> {
         let by_format = match &self.response_format {
             None | Some(ResponseFormat::Text) => None,
             Some(ResponseFormat::JsonObject) => Some(Grammar::json_object()),
@@ -201,11 +201,12 @@ impl Writing {
                 return Err(ApiError::invalid(Some("structured_outputs"), message));
             }
         };
-        let constraint = match &served.grammars {
-            Some(grammars) => grammars.constraint(grammar),
-            None => Err(InferError::NoGrammars),
-        };
-        constraint.map(Some).map_err(|error| ApiError::of(&error, param))
+        let Some(grammars) = served.grammars.clone() else { return Err(ApiError::of(&InferError::NoGrammars, param)) };
+        // What compiles for long keeps no other request from being answered.
+        let stopped = || ApiError::internal("a grammar could not be compiled");
+        let _turn = served.compiling.acquire().await.map_err(|_| stopped())?;
+        let compiled = tokio::task::spawn_blocking(move || grammars.constraint(grammar)).await.map_err(|_| stopped())?;
+        compiled.map(Some).map_err(|error| ApiError::of(&error, param))
     }
 
     fn biases(&self, served: &Served) -> Result<Vec<(u32, f32)>, ApiError> {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use kindling_infer::{Event, Message, Request, TokenScore};
 use kindling_tokenizer::Tokenizer;
 use serde::Deserialize;
@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use crate::api::{Body, MOST_LIKELIEST, Writing, check_texts, max_new_tokens, out_of_range};
 use crate::completions::fresh_id;
 use crate::error::ApiError;
-use crate::job::{Chunks, Job, finish_reason, stream_of};
+use crate::job::{Asked, Chunks, Job, finish_reason, stream_of};
+use crate::log::Entry;
 use crate::{Shared, logprobs};
 
 #[derive(Debug, Deserialize)]
@@ -65,11 +66,15 @@ impl Content {
     }
 }
 
-pub(crate) async fn answer(State(shared): State<Arc<Shared>>, Body(request): Body<ChatRequest>) -> Result<Response, ApiError> {
-    say(&shared, request).await
+pub(crate) async fn answer(
+    State(shared): State<Arc<Shared>>,
+    Extension(entry): Extension<Entry>,
+    Body(request): Body<ChatRequest>,
+) -> Result<Response, ApiError> {
+    say(&shared, entry, request).await
 }
 
-async fn say(shared: &Shared, request: ChatRequest) -> Result<Response, ApiError> {
+async fn say(shared: &Shared, entry: Entry, request: ChatRequest) -> Result<Response, ApiError> {
     let served = shared.model(request.writing.model.as_deref())?;
     let tells = request.logprobs.unwrap_or(false);
     if let Some(n) = request.top_logprobs.filter(|n| *n > MOST_LIKELIEST || !tells) {
@@ -86,12 +91,14 @@ async fn say(shared: &Shared, request: ChatRequest) -> Result<Response, ApiError
     let max_new_tokens = max_new_tokens(request.max_completion_tokens.or(request.max_tokens), room, &shared.options)?;
     let (n, id, n_prompt) = (request.writing.n()?, fresh_id("chatcmpl"), ids.len());
     check_texts(n, &shared.options)?;
-    let base = request.writing.request(max_new_tokens, served, id.seed)?;
+    let base = request.writing.request(max_new_tokens, served, id.seed).await?;
     let n_likeliest = tells.then_some(request.top_logprobs.unwrap_or(0));
     let requests =
         (0..n as u64).map(|choice| Request { prompt: ids.clone(), seed: base.seed.wrapping_add(choice), n_likeliest, ..base.clone() });
-    let mut job = Job::start(shared, served, requests.collect(), n_prompt, "messages")?;
-    if request.writing.stream.unwrap_or(false) {
+    let stream = request.writing.stream.unwrap_or(false);
+    let asked = Asked { id: id.text.clone(), stream, n_prompt, param: "messages", entry };
+    let mut job = Job::start(shared, served, requests.collect(), asked)?;
+    if stream {
         let chunks = ChatChunks {
             about: json!({ "id": id.text, "object": "chat.completion.chunk", "created": id.created, "model": served.name }),
             n,

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use kindling_infer::{Event, Request, prompt_ids};
 use kindling_tokenizer::Tokenizer;
 use serde::Deserialize;
@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use crate::api::{Body, MOST_LIKELIEST, Writing, check_texts, max_new_tokens, out_of_range};
 use crate::error::ApiError;
-use crate::job::{Chunks, Job, finish_reason, stream_of};
+use crate::job::{Asked, Chunks, Job, finish_reason, stream_of};
+use crate::log::Entry;
 use crate::{Shared, logprobs};
 
 /// OpenAI's default.
@@ -69,11 +70,15 @@ impl Prompt {
     }
 }
 
-pub(crate) async fn answer(State(shared): State<Arc<Shared>>, Body(request): Body<CompletionRequest>) -> Result<Response, ApiError> {
-    complete(&shared, request).await
+pub(crate) async fn answer(
+    State(shared): State<Arc<Shared>>,
+    Extension(entry): Extension<Entry>,
+    Body(request): Body<CompletionRequest>,
+) -> Result<Response, ApiError> {
+    complete(&shared, entry, request).await
 }
 
-async fn complete(shared: &Shared, request: CompletionRequest) -> Result<Response, ApiError> {
+async fn complete(shared: &Shared, entry: Entry, request: CompletionRequest) -> Result<Response, ApiError> {
     let served = shared.model(request.writing.model.as_deref())?;
     if request.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
         return Err(ApiError::invalid(Some("suffix"), "`suffix` is given, expected none: these models write on from a prompt"));
@@ -93,7 +98,7 @@ async fn complete(shared: &Shared, request: CompletionRequest) -> Result<Respons
         return Err(ApiError::invalid(Some("prompt"), "`prompt` is an empty list, expected a text, or ids of tokens"));
     }
     let id = fresh_id("cmpl");
-    let base = request.writing.request(max_new_tokens, served, id.seed)?;
+    let base = request.writing.request(max_new_tokens, served, id.seed).await?;
     let (mut requests, mut echoes) = (Vec::new(), Vec::new());
     for (ids, n_added) in &prompts {
         let one = Request {
@@ -111,9 +116,11 @@ async fn complete(shared: &Shared, request: CompletionRequest) -> Result<Respons
         }
     }
     let n_prompt = prompts.iter().map(|(ids, _)| ids.len()).sum();
-    let mut job = Job::start(shared, served, requests, n_prompt, "prompt")?;
+    let stream = request.writing.stream.unwrap_or(false);
+    let asked = Asked { id: id.text.clone(), stream, n_prompt, param: "prompt", entry };
+    let mut job = Job::start(shared, served, requests, asked)?;
     let about = About { id: id.text, created: id.created, model: served.name.clone(), tells: request.logprobs.is_some() };
-    if request.writing.stream.unwrap_or(false) {
+    if stream {
         let offsets = vec![0; echoes.len()];
         let usage = request.writing.includes_usage();
         let chunks = CompletionChunks { about, echoes, offsets, usage, tokenizer: served.tokenizer.clone() };

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Shared;
 use crate::api::{Body, OneOrMany};
 use crate::error::ApiError;
+use crate::log::{Entry, SaidRecord};
 
 /// Texts at most.
 const MOST_TEXTS: usize = 2048;
@@ -25,11 +26,15 @@ pub(crate) struct EmbeddingRequest {
     dimensions: Option<usize>,
 }
 
-pub(crate) async fn answer(State(shared): State<Arc<Shared>>, Body(request): Body<EmbeddingRequest>) -> Result<Json<Value>, ApiError> {
-    embed(&shared, request).await.map(Json)
+pub(crate) async fn answer(
+    State(shared): State<Arc<Shared>>,
+    Extension(entry): Extension<Entry>,
+    Body(request): Body<EmbeddingRequest>,
+) -> Result<Json<Value>, ApiError> {
+    embed(&shared, &entry, request).await.map(Json)
 }
 
-async fn embed(shared: &Shared, request: EmbeddingRequest) -> Result<Value, ApiError> {
+async fn embed(shared: &Shared, entry: &Entry, request: EmbeddingRequest) -> Result<Value, ApiError> {
     let served = shared.model(request.model.as_deref())?;
     let base64 = match request.encoding_format.as_deref() {
         None | Some("float") => false,
@@ -57,6 +62,12 @@ async fn embed(shared: &Shared, request: EmbeddingRequest) -> Result<Value, ApiE
         }
         n_tokens += ids.len();
     }
+    entry.note(|record| {
+        (record.model, record.texts, record.prompt_tokens) = (Some(served.name.clone()), texts.len(), n_tokens);
+        if shared.options.logs_texts {
+            record.said = texts.iter().map(|text| SaidRecord { prompt: text.clone(), text: String::new() }).collect();
+        }
+    });
     let place = served.worker.places(1)?.remove(0);
     let vectors =
         tokio::time::timeout(shared.options.timeout, served.worker.embed(texts, place)).await.map_err(|_| ApiError::timeout())??;

@@ -6,6 +6,10 @@ use axum::response::{IntoResponse, Response};
 use kindling_infer::InferError;
 use serde_json::{Value, json};
 
+/// What an answer that is none is called, beside it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ErrorName(pub(crate) &'static str);
+
 /// An answer that is none.
 #[derive(Clone, Debug)]
 pub(crate) struct ApiError {
@@ -82,6 +86,11 @@ impl ApiError {
         }
     }
 
+    /// Its code, or else its kind.
+    pub(crate) fn name(&self) -> &'static str {
+        self.code.unwrap_or(self.kind)
+    }
+
     pub(crate) fn body(&self) -> Value {
         json!({ "error": { "message": self.message, "type": self.kind, "param": self.param, "code": self.code } })
     }
@@ -90,6 +99,7 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.body())).into_response();
+        response.extensions_mut().insert(ErrorName(self.name()));
         if self.status == StatusCode::TOO_MANY_REQUESTS {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

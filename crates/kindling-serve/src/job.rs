@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::ApiError;
+use crate::log::{Entry, SaidRecord};
 use crate::worker::Told;
 use crate::{Served, Shared};
 
@@ -20,9 +21,21 @@ pub(crate) struct Job {
     events: UnboundedReceiver<(usize, Event)>,
     n_left: usize,
     until: Instant,
-    n_prompt: usize,
     n_new: usize,
-    param: &'static str,
+    asked: Asked,
+    logs_texts: bool,
+}
+
+/// What texts are asked for.
+pub(crate) struct Asked {
+    /// What the answer is called.
+    pub(crate) id: String,
+    pub(crate) stream: bool,
+    /// Tokens of prompts, each prompt once.
+    pub(crate) n_prompt: usize,
+    /// What a prompt is called in the request.
+    pub(crate) param: &'static str,
+    pub(crate) entry: Entry,
 }
 
 /// What came of one text.
@@ -35,16 +48,19 @@ pub(crate) struct Written {
 }
 
 impl Job {
-    /// Asks a model for texts; `n_prompt` counts the tokens of prompts, each once, and `param` is what a prompt is called in a request.
-    pub(crate) fn start(
-        shared: &Shared,
-        served: &Served,
-        requests: Vec<Request>,
-        n_prompt: usize,
-        param: &'static str,
-    ) -> Result<Self, ApiError> {
+    /// Asks a model for texts.
+    pub(crate) fn start(shared: &Shared, served: &Served, requests: Vec<Request>, asked: Asked) -> Result<Self, ApiError> {
+        let logs_texts = shared.options.logs_texts;
+        asked.entry.note(|record| {
+            (record.id, record.model, record.stream) = (Some(asked.id.clone()), Some(served.name.clone()), asked.stream);
+            (record.texts, record.prompt_tokens) = (requests.len(), asked.n_prompt);
+            if logs_texts {
+                let prompt = |request: &Request| served.tokenizer.decode_lossy(&request.prompt).unwrap_or_default();
+                record.said = requests.iter().map(|request| SaidRecord { prompt: prompt(request), text: String::new() }).collect();
+            }
+        });
         for request in &requests {
-            request.check(served.context_len, served.tokenizer.vocab_size()).map_err(|error| ApiError::of(&error, param))?;
+            request.check(served.context_len, served.tokenizer.vocab_size()).map_err(|error| ApiError::of(&error, asked.param))?;
         }
         let places = served.worker.places(requests.len())?;
         let (told, events) = unbounded_channel();
@@ -52,7 +68,7 @@ impl Job {
         for (number, (request, place)) in requests.into_iter().zip(places).enumerate() {
             served.worker.write(request, Told { number, events: told.clone(), _place: place })?;
         }
-        Ok(Self { events, n_left, until: Instant::now() + shared.options.timeout, n_prompt, n_new: 0, param })
+        Ok(Self { events, n_left, until: Instant::now() + shared.options.timeout, n_new: 0, asked, logs_texts })
     }
 
     /// The next event of a text, none of which is a failure; none when all have ended.
@@ -65,12 +81,31 @@ impl Job {
             .map_err(|_| ApiError::timeout())?
             .ok_or_else(|| ApiError::internal("the model has stopped"))?;
         match &event {
-            Event::Token { .. } => self.n_new += 1,
-            Event::Ended { .. } => self.n_left -= 1,
-            Event::Failed(error) => return Err(ApiError::of(error, self.param)),
+            Event::Token { text, .. } => {
+                self.n_new += 1;
+                self.note_new(number, text);
+            }
+            Event::Ended { text, .. } => {
+                self.n_left -= 1;
+                self.note_new(number, text);
+            }
+            Event::Failed(error) => return Err(ApiError::of(error, self.asked.param)),
             Event::Prompt(_) => {}
         }
         Ok(Some((number, event)))
+    }
+
+    fn note_new(&self, number: usize, text: &str) {
+        let Self { asked: Asked { entry, .. }, n_new, logs_texts, .. } = self;
+        entry.note(|record| {
+            record.new_tokens = *n_new;
+            if *n_new == 1 {
+                record.first_token_ms.get_or_insert_with(|| entry.elapsed().as_millis() as u64);
+            }
+            if *logs_texts {
+                record.said[number].text += text;
+            }
+        });
     }
 
     /// All texts, when all have ended.
@@ -96,7 +131,17 @@ impl Job {
 
     /// How much was computed, as OpenAI tells it.
     pub(crate) fn usage(&self) -> Value {
-        json!({ "prompt_tokens": self.n_prompt, "completion_tokens": self.n_new, "total_tokens": self.n_prompt + self.n_new })
+        let (n_prompt, n_new) = (self.asked.n_prompt, self.n_new);
+        json!({ "prompt_tokens": n_prompt, "completion_tokens": n_new, "total_tokens": n_prompt + n_new })
+    }
+}
+
+impl Drop for Job {
+    /// Who does not wait for the end has left.
+    fn drop(&mut self) {
+        if self.n_left > 0 {
+            self.asked.entry.note(|record| record.error = record.error.or(Some("left")));
+        }
     }
 }
 
@@ -144,6 +189,7 @@ pub(crate) fn stream_of(job: Job, mut chunks: impl Chunks) -> Response {
                     state.is_over = true;
                 }
                 Err(error) => {
+                    state.job.asked.entry.note(|record| record.error = Some(error.name()));
                     state.ready.push_back(error.body().to_string());
                     state.is_over = true;
                 }

@@ -10,6 +10,7 @@ mod completions;
 mod embeddings;
 mod error;
 mod job;
+mod log;
 mod logprobs;
 mod metrics;
 mod page;
@@ -31,8 +32,10 @@ use kindling_infer::{ChatTemplate, EngineLimits, Grammars};
 use kindling_model::Gpt;
 use kindling_tokenizer::Tokenizer;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::error::ApiError;
+pub use crate::log::{RequestLog, RequestRecord, SaidRecord};
 use crate::metrics::Metrics;
 use crate::worker::Worker;
 
@@ -68,6 +71,10 @@ pub struct ServeOptions {
     pub timeout: Duration,
     /// How much of a model is computed at once.
     pub engine: EngineLimits,
+    /// Who is told of each request.
+    pub log: Option<RequestLog>,
+    /// What was said is told, too.
+    pub logs_texts: bool,
 }
 
 impl Default for ServeOptions {
@@ -80,6 +87,8 @@ impl Default for ServeOptions {
             max_body_bytes: 1 << 20,
             timeout: Duration::from_secs(600),
             engine: EngineLimits::default(),
+            log: None,
+            logs_texts: false,
         }
     }
 }
@@ -98,7 +107,9 @@ struct Served {
     tokenizer: Arc<Tokenizer>,
     template: ChatTemplate,
     /// None where the vocabulary can follow no grammar.
-    grammars: Option<Grammars>,
+    grammars: Option<Arc<Grammars>>,
+    /// Grammars are compiled one at a time, for each may take a while.
+    compiling: Semaphore,
     context_len: usize,
     worker: Worker,
 }
@@ -130,8 +141,8 @@ pub fn app(models: Vec<ServedModel>, options: ServeOptions) -> Router {
             assert!(draft.as_ref().is_none_or(has_all), "a draft knows all tokens of `{name}`");
             let (context_len, tokenizer) = (model.config().context_len, Arc::new(tokenizer));
             let worker = Worker::start(&name, (model, draft), tokenizer.clone(), &options, metrics.clone());
-            let grammars = Grammars::new(&tokenizer).ok();
-            Served { name, tokenizer, template, grammars, context_len, worker }
+            let grammars = Grammars::new(&tokenizer).ok().map(Arc::new);
+            Served { name, tokenizer, template, grammars, compiling: Semaphore::new(1), context_len, worker }
         })
         .collect();
     let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -145,7 +156,8 @@ pub fn app(models: Vec<ServedModel>, options: ServeOptions) -> Router {
         .route("/metrics", get(metrics::answer))
         .layer(DefaultBodyLimit::max(max_body_bytes))
         .layer(middleware::from_fn_with_state(shared.clone(), auth::check))
-        .route_layer(middleware::from_fn_with_state(shared.clone(), metrics::count));
+        .route_layer(middleware::from_fn_with_state(shared.clone(), metrics::count))
+        .route_layer(middleware::from_fn_with_state(shared.clone(), log::record));
     Router::new()
         .route("/", get(page::answer))
         .route("/health", get(health))

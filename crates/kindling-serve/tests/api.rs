@@ -4,6 +4,7 @@
 #[path = "../../kindling-infer/tests/support/mod.rs"]
 mod support;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -13,7 +14,7 @@ use burn::tensor::Device;
 use kindling_config::{ExamplesConfig, SamplingConfig};
 use kindling_infer::{ChatTemplate, generate, prompt_ids};
 use kindling_model::Gpt;
-use kindling_serve::{ServeOptions, ServedModel, app};
+use kindling_serve::{RequestLog, RequestRecord, ServeOptions, ServedModel, app};
 use kindling_tokenizer::{BpeTrainer, END_OF_TEXT, Tokenizer};
 use serde_json::{Value, json};
 use support::far_from_uniform;
@@ -346,6 +347,67 @@ async fn who_leaves_frees_the_place_and_who_is_slow_is_told() {
     let app = server(ServeOptions { timeout: Duration::ZERO, ..ServeOptions::default() });
     let (status, value) = post(&app, "/v1/completions", &json!({ "prompt": "the", "max_tokens": 60 })).await;
     assert_eq!((status, value["error"]["type"].as_str()), (StatusCode::REQUEST_TIMEOUT, Some("timeout")));
+}
+
+#[tokio::test]
+async fn each_request_is_told_of_without_what_was_said() {
+    for logs_texts in [false, true] {
+        let records = Arc::new(Mutex::new(Vec::<RequestRecord>::new()));
+        let to = records.clone();
+        let log = RequestLog::new(move |record| to.lock().unwrap().push(record.clone()));
+        let options = ServeOptions { log: Some(log), logs_texts, max_new_tokens: 1900, ..ServeOptions::default() };
+        let app = server_of(2000, options);
+        // The last, once there are so many.
+        let last = async |n: usize| {
+            while records.lock().unwrap().len() < n {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            records.lock().unwrap().last().unwrap().clone()
+        };
+        let body = json!({ "prompt": "the fox", "max_tokens": 5, "n": 2, "ignore_eos": true });
+        let answer = posted(&app, "/v1/completions", &body).await;
+        let record = last(1).await;
+        assert_eq!((record.endpoint.as_str(), record.status, record.error, record.stream), ("/v1/completions", 200, None, false));
+        assert_eq!((record.id.as_deref(), record.model.as_deref()), (answer["id"].as_str(), Some("one")));
+        assert_eq!((record.texts, record.new_tokens, json!(record.prompt_tokens)), (2, 10, answer["usage"]["prompt_tokens"].clone()));
+        assert!(record.first_token_ms.is_some_and(|first| first <= record.ms));
+        let said: Vec<&str> = record.said.iter().map(|said| said.text.as_str()).collect();
+        let texts: Vec<&str> = answer["choices"].as_array().unwrap().iter().map(|choice| choice["text"].as_str().unwrap()).collect();
+        assert_eq!(said, if logs_texts { texts } else { Vec::new() });
+        assert!(record.said.iter().all(|said| said.prompt.ends_with("the fox")), "{record:?}");
+        assert_eq!(serde_json::to_string(&record).unwrap().contains("the fox"), logs_texts);
+        let stream = json!({ "messages": [{ "role": "user", "content": "fox" }], "max_tokens": 4, "stream": true, "ignore_eos": true });
+        streamed(&app, "/v1/chat/completions", &stream).await;
+        let record = last(2).await;
+        assert_eq!((record.endpoint.as_str(), record.error, record.stream), ("/v1/chat/completions", None, true));
+        assert_eq!((record.texts, record.new_tokens), (1, 4));
+        assert_eq!(record.said.len(), usize::from(logs_texts));
+        // What goes wrong is called by its name.
+        for (n, path, body, status, error) in [
+            (3, "/v1/completions", json!({ "prompt": "the", "model": "none" }), 404, "model_not_found"),
+            (4, "/v1/completions", json!({ "prompt": 5 }), 400, "invalid_request_error"),
+            (5, "/v1/embeddings", json!({ "input": "the fox", "dimensions": 2 }), 400, "invalid_request_error"),
+        ] {
+            post(&app, path, &body).await;
+            let record = last(n).await;
+            assert_eq!((record.endpoint.as_str(), record.status, record.error), (path, status, Some(error)));
+        }
+        posted(&app, "/v1/embeddings", &json!({ "input": ["the fox", "a dog"] })).await;
+        let record = last(6).await;
+        assert_eq!((record.status, record.texts, record.said.len()), (200, 2, if logs_texts { 2 } else { 0 }));
+        assert!(record.prompt_tokens > 2);
+        // Who leaves is told of when that is known.
+        let body = json!({ "prompt": "the", "max_tokens": 1900, "stream": true, "ignore_eos": true }).to_string();
+        let request = Request::builder().method("POST").uri("/v1/completions").body(Body::from(body)).unwrap();
+        drop(app.clone().oneshot(request).await.unwrap());
+        let record = last(7).await;
+        assert_eq!((record.status, record.error), (200, Some("left")));
+        assert!(record.new_tokens < 1900);
+        // A health check and the page are not told of.
+        ask(&app, "GET", "/health", Body::empty()).await;
+        ask(&app, "GET", "/v1/models", Body::empty()).await;
+        assert_eq!(last(8).await.endpoint, "/v1/models");
+    }
 }
 
 #[tokio::test]

@@ -1,14 +1,17 @@
 //! `kindling serve`: runs behind HTTP.
 
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use kindling_infer::EngineLimits;
 use kindling_runs::Registry;
-use kindling_serve::{ServeOptions, ServedModel, app, serve_until};
+use kindling_serve::{RequestLog, RequestRecord, ServeOptions, ServedModel, app, serve_until};
+use serde::Serialize;
 
 use crate::args::{Args, ServeArgs};
 use crate::failure::Advice;
@@ -41,6 +44,8 @@ pub(crate) fn run(args: &Args, serve: &ServeArgs) -> anyhow::Result<ExitCode> {
         max_new_tokens: serve.max_new_tokens,
         timeout: Duration::from_secs(serve.timeout),
         engine: EngineLimits { n_running: serve.max_running, ..EngineLimits::default() },
+        log: request_log(serve.log.as_deref(), args.quiet)?,
+        logs_texts: serve.log_texts,
         ..ServeOptions::default()
     };
     let names = models.iter().map(|model| model.name.clone()).collect::<Vec<_>>().join(", ");
@@ -54,6 +59,36 @@ pub(crate) fn run(args: &Args, serve: &ServeArgs) -> anyhow::Result<ExitCode> {
     serve_until(address, app(models, options), &stop, Duration::from_secs(serve.timeout), ready)
         .with_context(|| format!("cannot serve on {address}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Lines of JSON about requests, in a file or on standard error.
+fn request_log(file: Option<&Path>, quiet: bool) -> anyhow::Result<Option<RequestLog>> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        /// To the millisecond.
+        time: String,
+        #[serde(flatten)]
+        record: &'a RequestRecord,
+    }
+    let to: Box<dyn Write + Send> = match file {
+        Some(path) => Box::new(fs_err::OpenOptions::new().create(true).append(true).open(path)?),
+        None if quiet => return Ok(None),
+        None => Box::new(std::io::stderr()),
+    };
+    // And whether that has failed before.
+    let to = Mutex::new((to, false));
+    Ok(Some(RequestLog::new(move |record| {
+        let time = jiff::Timestamp::from_millisecond(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
+        let Ok(text) = serde_json::to_string(&Line { time: time.to_string(), record }) else { return };
+        let mut to = to.lock().unwrap_or_else(PoisonError::into_inner);
+        let (to, has_failed) = &mut *to;
+        // In one piece. On a full disk requests are answered, and that is said once.
+        if let Err(error) = to.write_all(format!("{text}\n").as_bytes()).and_then(|()| to.flush())
+            && !std::mem::replace(has_failed, true)
+        {
+            line(quiet, &format!("the log of requests has gaps: {error}"));
+        }
+    })))
 }
 
 fn api_key(file: Option<&Path>) -> anyhow::Result<Option<String>> {

@@ -8,13 +8,13 @@ use anyhow::Context;
 use burn::tensor::Device;
 use kindling_config::Seed;
 use kindling_infer::{Engine, EngineLimits, Event, Request, Sampling};
-use kindling_kernels::{Isa, WeightFormat, stream};
+use kindling_kernels::{Isa, Precision, WeightFormat, stream};
 use kindling_model::Gpt;
 use kindling_tokenizer::Tokenizer;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use crate::machine::{machine, resident_mib};
+use crate::machine::machine;
 use crate::process::{measure, measure_self, median, number};
 use crate::shape::Shape;
 
@@ -22,22 +22,22 @@ use crate::shape::Shape;
 pub(crate) struct Args {
     /// Tokens of each prompt
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=900))]
-    prompt: u32,
+    pub(crate) prompt: u32,
     /// New tokens of each text
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=512))]
-    new: u32,
+    pub(crate) new: u32,
     /// Measurements of each, alternating
     #[arg(long, default_value_t = 3)]
-    rounds: usize,
+    pub(crate) rounds: usize,
     /// A folder in which `npm install --ignore-scripts node-llama-cpp` was run, to time llama.cpp beside; with `--gguf`
     #[arg(long, value_name = "FOLDER", requires = "gguf")]
-    node: Option<PathBuf>,
+    pub(crate) node: Option<PathBuf>,
     /// A folder with gpt2-f32.gguf, gpt2-f16.gguf and gpt2-q8_0.gguf, as crates/kindling-bench/peers/random_gguf.py makes them
     #[arg(long, value_name = "FOLDER")]
-    gguf: Option<PathBuf>,
+    pub(crate) gguf: Option<PathBuf>,
     /// Print JSON instead of a table
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 #[derive(clap::Args)]
@@ -98,42 +98,51 @@ impl By {
 }
 
 pub(crate) fn command(args: &Args, threads: usize) -> anyhow::Result<()> {
+    let report = report(args, threads)?;
+    if args.json {
+        println!("{report:#}");
+    } else {
+        print!("{}\n\n{}", machine(threads), table(&report)?);
+    }
+    Ok(())
+}
+
+pub(crate) fn report(args: &Args, threads: usize) -> anyhow::Result<Value> {
     let mut everyone: Vec<By> = WeightFormat::ALL.into_iter().flat_map(|format| BATCHES.map(|batch| By::Kindling(format, batch))).collect();
     if args.node.is_some() {
         everyone.extend(["f32", "f16", "q8_0"].map(By::LlamaCpp));
     }
-    let (mut measured, mut bandwidth, mut peak) = (vec![Vec::new(); everyone.len()], 0.0f64, 0.0f64);
+    let mut measured = vec![Vec::new(); everyone.len()];
     for round in 1..=args.rounds.max(1) {
-        eprintln!("round {round} of {}", args.rounds.max(1));
-        let machine = measure_self(threads, &["peak"])?;
-        (bandwidth, peak) = (bandwidth.max(number(&machine, "read_gb_s")?), peak.max(number(&machine, "gflops")?));
+        eprintln!("writing, round {round} of {}", args.rounds.max(1));
         for (by, measured) in everyone.iter().zip(&mut measured) {
-            measured.push(by.measure(args, threads)?);
+            let mut value = by.measure(args, threads)?;
+            if let By::Kindling(_, batch) = by {
+                // What a process reaches is compared with what memory and products gave in the same process: next to it, they may give another half.
+                let of = |key: &str| number(&value, key);
+                let bytes = of("weight_bytes")? * of("new_tokens_per_s")? / *batch as f64;
+                let flops = flops_a_token(args.prompt as usize) * of("prompt_tokens_per_s")?;
+                let shares = (bytes / 1e9 / of("read_gb_s")?, flops / 1e9 / of("matmul_gflops")?);
+                (value["of_bandwidth"], value["of_matmul_peak"]) = (json!(shares.0), json!(shares.1));
+            }
+            measured.push(value);
         }
     }
     let row = |(by, values): (&By, &Vec<Value>)| -> anyhow::Result<Value> {
-        let (prompt, new) = (median(values, "prompt_tokens_per_s")?, median(values, "new_tokens_per_s")?);
-        let mut row = json!({ "by": by.name(), "prompt_tokens_per_s": prompt, "new_tokens_per_s": new });
-        if let By::Kindling(_, batch) = by {
-            let weights = number(&values[0], "weight_bytes")?;
-            row["of_bandwidth"] = json!(weights * new / *batch as f64 / 1e9 / bandwidth);
-            row["of_matmul_peak"] = json!(flops_a_token(args.prompt as usize) * prompt / 1e9 / peak);
-            row["weight_mib"] = json!(weights / f64::from(1 << 20));
-            row["peak_rss_mib"] = json!(median(values, "peak_rss_mib")?);
+        let mut row = json!({ "by": by.name() });
+        let both = ["prompt_tokens_per_s", "new_tokens_per_s"];
+        let ours = ["of_bandwidth", "of_matmul_peak", "read_gb_s", "matmul_gflops", "weight_bytes", "peak_rss_mib"];
+        let keys = both.iter().chain(if matches!(by, By::Kindling(..)) { &ours[..] } else { &[] });
+        for key in keys {
+            row[*key] = json!(median(values, key)?);
         }
         Ok(row)
     };
     let rows = everyone.iter().zip(&measured).map(row).collect::<anyhow::Result<Vec<_>>>()?;
-    let report = json!({
+    Ok(json!({
         "bench": "infer", "machine": machine(threads), "isa": Isa::chosen().to_string(), "threads": threads, "rounds": args.rounds.max(1),
-        "prompt": args.prompt, "new": args.new, "read_gb_s": bandwidth, "matmul_peak_gflops": peak, "rows": rows, "measured": measured,
-    });
-    if args.json {
-        println!("{report:#}");
-    } else {
-        print!("{}, memory is read at {bandwidth:.1} GB/s, matrix products at {peak:.0} GFLOP/s\n\n{}", machine(threads), table(&report)?);
-    }
-    Ok(())
+        "prompt": args.prompt, "new": args.new, "rows": rows, "measured": measured,
+    }))
 }
 
 /// FLOPs of a token of a prompt of this length: 2 for each weight of the blocks, of the head those of the last token, and causal attention.
@@ -146,34 +155,33 @@ fn flops_a_token(prompt: usize) -> f64 {
 /// GPT-2's own vocabulary.
 const VOCAB: usize = 50_257;
 
-fn table(report: &Value) -> anyhow::Result<String> {
-    let mut out =
-        String::from("| by                          | prompt, tokens/s | new, tokens/s | of bandwidth | of matmul peak | weights, MiB |\n");
-    out.push_str("|-----------------------------|-----------------:|--------------:|-------------:|---------------:|-------------:|\n");
+pub(crate) fn table(report: &Value) -> anyhow::Result<String> {
+    let mut out = String::from(
+        "| by | prompt, tokens/s | of products | new, tokens/s | of memory | weights, MiB |\n|---|---:|---:|---:|---:|---:|\n",
+    );
     for row in report["rows"].as_array().context("rows")? {
         let percent = |key: &str| row[key].as_f64().map_or_else(String::new, |share| format!("{:.0} %", 100.0 * share));
         out.push_str(&format!(
-            "| {:27} | {:16.0} | {:13.1} | {:>12} | {:>14} | {:>12} |\n",
+            "| {} | {:.0} | {} | {:.1} | {} | {} |\n",
             row["by"].as_str().unwrap_or_default(),
             number(row, "prompt_tokens_per_s")?,
+            percent("of_matmul_peak"),
             number(row, "new_tokens_per_s")?,
             percent("of_bandwidth"),
-            percent("of_matmul_peak"),
-            row["weight_mib"].as_f64().map_or_else(String::new, |mib| format!("{mib:.0}")),
+            row["weight_bytes"].as_f64().map_or_else(String::new, |bytes| format!("{:.0}", bytes / f64::from(1 << 20))),
         ));
     }
     Ok(out)
 }
 
-/// How fast all threads together read memory, in GB/s: the best of some passes over more than any cache holds.
-pub(crate) fn read_bandwidth() -> f64 {
-    let words = vec![1u64; 1 << 26];
+/// How fast all threads together read memory, in GB/s: the best of some passes.
+fn read_bandwidth(words: &[u64]) -> f64 {
     let chunk = words.len() / rayon::current_num_threads();
     let pass = || {
         let start = Instant::now();
         let sum: u64 = words.par_chunks(chunk).map(|words| words.iter().fold(0u64, |sum, word| sum.wrapping_add(*word))).sum();
         assert_eq!(sum, words.len() as u64, "what was read is what was written");
-        (words.len() * size_of::<u64>()) as f64 / start.elapsed().as_secs_f64() / 1e9
+        size_of_val(words) as f64 / start.elapsed().as_secs_f64() / 1e9
     };
     (0..8).map(|_| pass()).fold(0.0, f64::max)
 }
@@ -185,20 +193,30 @@ pub(crate) fn in_process(args: &InProcess) -> anyhow::Result<()> {
     config.vocab_size = tokenizer.vocab_size();
     let model = Gpt::new(&config, Seed(1), &Device::flex()).packed(args.weights);
     let weight_bytes = model.packed_bytes();
-    let mut times = Vec::new();
     // The first warms up.
-    for repetition in 0..3u64 {
+    once(args, &model, &tokenizer, 0)?;
+    let rss = kindling_train::peak_memory_bytes().map(|bytes| bytes >> 20);
+    // More than any cache holds.
+    let words = vec![1u64; 1 << 26];
+    let (mut times, mut read) = (Vec::new(), 0.0f64);
+    for repetition in 1..4u64 {
         times.push(once(args, &model, &tokenizer, repetition)?);
+        read = read.max(read_bandwidth(&words));
     }
-    let best = |of: fn(&(Duration, Duration)) -> Duration| times[1..].iter().map(of).min().unwrap_or_default().as_secs_f64();
+    let precision = match args.weights {
+        WeightFormat::Bf16 | WeightFormat::Int8 if Isa::chosen() >= Isa::Avx512Bf16 => Precision::Bf16,
+        _ => Precision::F32,
+    };
+    let peak = kindling_train::matmul_peak(&Device::flex(), precision, Duration::from_secs(2));
+    let best = |of: fn(&(Duration, Duration)) -> Duration| times.iter().map(of).min().unwrap_or_default().as_secs_f64();
     let (prompt, new) = (best(|times| times.0), best(|times| times.1));
     println!(
         "{}",
         json!({
             "prompt_tokens_per_s": (args.batch * args.prompt) as f64 / prompt,
             "new_tokens_per_s": 1.0 / new,
-            "weight_bytes": weight_bytes, "rss_mib": resident_mib(),
-            "peak_rss_mib": kindling_train::peak_memory_bytes().map(|bytes| bytes >> 20),
+            "weight_bytes": weight_bytes, "read_gb_s": read, "matmul_gflops": peak / 1e9,
+            "peak_rss_mib": rss,
         })
     );
     Ok(())

@@ -60,7 +60,7 @@ enum Bench {
     /// Texts written in this process alone
     #[command(hide = true)]
     Writing(infer::InProcess),
-    /// The machine's best speed of matrix products, and of reading memory, in this process alone
+    /// The machine's best speed of matrix products, in this process alone
     #[command(hide = true)]
     Peak,
 }
@@ -101,7 +101,7 @@ fn main() -> anyhow::Result<()> {
         }
         Bench::Peak => {
             thread_pool(threads)?;
-            println!("{}", serde_json::json!({ "gflops": machine::matmul_peak(), "read_gb_s": infer::read_bandwidth() }));
+            println!("{}", serde_json::json!({ "gflops": machine::matmul_peak() }));
             Ok(())
         }
     }

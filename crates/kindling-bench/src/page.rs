@@ -9,7 +9,7 @@ use crate::machine::machine;
 use crate::process::measure_self;
 use crate::shape::Shape;
 use crate::train::Plan;
-use crate::{kernels, prepare, recipe, tokenizer, train};
+use crate::{infer, kernels, prepare, recipe, tokenizer, train};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -22,6 +22,12 @@ pub(crate) struct Args {
     /// A Python with tokenizers, tiktoken, rustbpe and fastokens; by default the same
     #[arg(long, value_name = "PYTHON")]
     tokenizer_peer: Option<PathBuf>,
+    /// A folder in which `npm install --ignore-scripts node-llama-cpp` was run, to time llama.cpp beside; with `--gguf`
+    #[arg(long, value_name = "FOLDER", requires = "gguf")]
+    node: Option<PathBuf>,
+    /// A folder with the files that crates/kindling-bench/peers/random_gguf.py makes
+    #[arg(long, value_name = "FOLDER")]
+    gguf: Option<PathBuf>,
     /// Measurements of each, alternating
     #[arg(long, default_value_t = 2)]
     rounds: usize,
@@ -54,6 +60,8 @@ pub(crate) fn command(args: &Args, threads: usize) -> anyhow::Result<()> {
     let recipe = recipe::report(&args.data, Some(&args.peer), args.rounds as u64, "f32", 250, threads)?;
     let tokenizer = tokenizer::report(None, 16_384, Some(args.tokenizer_peer.as_ref().unwrap_or(&args.peer)), args.rounds, threads)?;
     let prepare = prepare::report(None, "gpt2", args.rounds, threads)?;
+    let writing = infer::Args { prompt: 512, new: 64, rounds: args.rounds, node: args.node.clone(), gguf: args.gguf.clone(), json: false };
+    let writing = infer::report(&writing, threads)?;
     let sizes = |shape: Shape| {
         let [layers, heads, c, t, b, v] = shape.sizes();
         format!("| {} | {layers} | {heads} | {c} | {t} | {b} | {v} |\n", shape.name())
@@ -73,6 +81,7 @@ pub(crate) fn command(args: &Args, threads: usize) -> anyhow::Result<()> {
         recipe = recipe::table(&recipe)?,
         tokenizer = tokenizer::table(&tokenizer)?,
         prepare = prepare::table(&prepare)?,
+        writing = infer::table(&writing)?,
     );
     Ok(())
 }

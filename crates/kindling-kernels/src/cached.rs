@@ -42,11 +42,6 @@ impl KvTables {
         self.blocks.iter().map(|block| block.dims()[2]).sum()
     }
 
-    /// Bytes that a slot takes.
-    pub fn slot_bytes(&self) -> usize {
-        2 * self.n_layers * self.n_heads * self.e * self.dtype.size()
-    }
-
     /// Makes room for so many slots at least.
     pub fn grow(&mut self, n_slots: usize) {
         /// So that a text that grows token by token is not copied at each.

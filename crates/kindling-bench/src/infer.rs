@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use burn::tensor::Device;
-use kindling_config::Seed;
+use kindling_config::{ModelConfig, Seed};
 use kindling_infer::{Engine, EngineLimits, Event, Request, Sampling};
 use kindling_kernels::{Isa, Precision, WeightFormat, stream};
 use kindling_model::Gpt;
@@ -48,22 +48,35 @@ pub(crate) struct InProcess {
     new: usize,
     #[arg(long)]
     batch: usize,
-    #[arg(long, value_parser = format)]
+    #[arg(long)]
     weights: WeightFormat,
-}
-
-pub(crate) fn format(text: &str) -> Result<WeightFormat, String> {
-    WeightFormat::ALL.into_iter().find(|one| one.to_string() == text).ok_or_else(|| "expected f32, bf16 or int8".to_owned())
+    /// All texts have one prompt
+    #[arg(long)]
+    same: bool,
+    /// A smaller model proposes so many tokens at a time
+    #[arg(long)]
+    proposed: Option<usize>,
+    /// The one token is drawn that both models are told to draw, so that all proposals are kept; of random weights else none is
+    #[arg(long)]
+    kept: bool,
 }
 
 /// Texts at once.
 const BATCHES: [usize; 2] = [1, 8];
 const LLAMA_CPP: &str = include_str!("../peers/llama_cpp.mjs");
 
+/// Tokens that a smaller model proposes at a time.
+const PROPOSED: &str = "4";
+
 /// Who writes.
 #[derive(Clone, Copy, PartialEq)]
 enum By {
+    /// So many texts.
     Kindling(WeightFormat, usize),
+    /// So many texts of one prompt.
+    Samples(usize),
+    /// With proposals, all of which are kept, or none.
+    Proposed(bool),
     /// With a file of this type.
     LlamaCpp(&'static str),
 }
@@ -72,6 +85,9 @@ impl By {
     fn name(self) -> String {
         match self {
             Self::Kindling(format, batch) => format!("kindling {format}, {batch} at once"),
+            Self::Samples(batch) => format!("kindling f32, {batch} of one prompt"),
+            Self::Proposed(true) => format!("kindling f32, 1 at once, {PROPOSED} proposed, all kept"),
+            Self::Proposed(false) => format!("kindling f32, 1 at once, {PROPOSED} proposed, none kept"),
             Self::LlamaCpp(kind) => format!("llama.cpp {kind}, 1 at once"),
         }
     }
@@ -89,9 +105,16 @@ impl By {
                 measure(Path::new("node"), args.to_vec(), &[])
             }
             (Self::LlamaCpp(_), ..) => anyhow::bail!("llama.cpp needs `--node` and `--gguf`"),
-            (Self::Kindling(format, batch), ..) => {
+            (ours, ..) => {
+                let (format, batch, more) = match ours {
+                    Self::Kindling(format, batch) => (format, batch, &[][..]),
+                    Self::Samples(batch) => (WeightFormat::F32, batch, &["--same"][..]),
+                    Self::Proposed(true) => (WeightFormat::F32, 1, &["--proposed", PROPOSED, "--kept"][..]),
+                    _ => (WeightFormat::F32, 1, &["--proposed", PROPOSED][..]),
+                };
                 let (format, batch) = (format.to_string(), batch.to_string());
-                measure_self(threads, &["writing", "--prompt", &prompt, "--new", &new, "--batch", &batch, "--weights", &format])
+                let args = ["writing", "--prompt", &prompt, "--new", &new, "--batch", &batch, "--weights", &format];
+                measure_self(threads, &[&args[..], more].concat())
             }
         }
     }
@@ -109,6 +132,7 @@ pub(crate) fn command(args: &Args, threads: usize) -> anyhow::Result<()> {
 
 pub(crate) fn report(args: &Args, threads: usize) -> anyhow::Result<Value> {
     let mut everyone: Vec<By> = WeightFormat::ALL.into_iter().flat_map(|format| BATCHES.map(|batch| By::Kindling(format, batch))).collect();
+    everyone.extend([By::Samples(BATCHES[1]), By::Proposed(true), By::Proposed(false)]);
     if args.node.is_some() {
         everyone.extend(["f32", "f16", "q8_0"].map(By::LlamaCpp));
     }
@@ -120,10 +144,13 @@ pub(crate) fn report(args: &Args, threads: usize) -> anyhow::Result<Value> {
             if let By::Kindling(_, batch) = by {
                 // What a process reaches is compared with what memory and products gave in the same process: next to it, they may give another half.
                 let of = |key: &str| number(&value, key);
-                let bytes = of("weight_bytes")? * of("new_tokens_per_s")? / *batch as f64;
+                let (steps_per_s, read) = (of("new_tokens_per_s")? / *batch as f64, 1e9 * of("read_gb_s")?);
+                let (weights, kept) = (of("weight_bytes")?, of("kept_bytes")? * *batch as f64);
                 let flops = flops_a_token(args.prompt as usize) * of("prompt_tokens_per_s")?;
-                let shares = (bytes / 1e9 / of("read_gb_s")?, flops / 1e9 / of("matmul_gflops")?);
-                (value["of_bandwidth"], value["of_matmul_peak"]) = (json!(shares.0), json!(shares.1));
+                let peak = 1e9 * of("matmul_gflops")?;
+                value["of_bandwidth"] = json!((weights + kept) * steps_per_s / read);
+                value["of_bandwidth_by_weights_alone"] = json!(weights * steps_per_s / read);
+                value["of_matmul_peak"] = json!(flops / peak);
             }
             measured.push(value);
         }
@@ -131,7 +158,16 @@ pub(crate) fn report(args: &Args, threads: usize) -> anyhow::Result<Value> {
     let row = |(by, values): (&By, &Vec<Value>)| -> anyhow::Result<Value> {
         let mut row = json!({ "by": by.name() });
         let both = ["prompt_tokens_per_s", "new_tokens_per_s"];
-        let ours = ["of_bandwidth", "of_matmul_peak", "read_gb_s", "matmul_gflops", "weight_bytes", "peak_rss_mib"];
+        let ours = [
+            "of_bandwidth",
+            "of_bandwidth_by_weights_alone",
+            "of_matmul_peak",
+            "read_gb_s",
+            "matmul_gflops",
+            "weight_bytes",
+            "kept_bytes",
+            "peak_rss_mib",
+        ];
         let keys = both.iter().chain(if matches!(by, By::Kindling(..)) { &ours[..] } else { &[] });
         for key in keys {
             row[*key] = json!(median(values, key)?);
@@ -192,15 +228,21 @@ pub(crate) fn in_process(args: &InProcess) -> anyhow::Result<()> {
     let tokenizer = Tokenizer::published("gpt2")?;
     config.vocab_size = tokenizer.vocab_size();
     let model = Gpt::new(&config, Seed(1), &Device::flex()).packed(args.weights);
+    let small = ModelConfig { n_layers: 2, n_heads: 2, d_model: 128, d_ff: 512, ..config };
+    let draft = args.proposed.map(|n| (Gpt::new(&small, Seed(2), &Device::flex()).packed(args.weights), n));
+    let draft = draft.as_ref();
     let weight_bytes = model.packed_bytes();
+    // Keys and values that a new token reads, half way.
+    let value_bytes = if args.weights == WeightFormat::F32 { 4 } else { 2 };
+    let kept_bytes = 2 * config.n_layers * config.d_model * value_bytes * (args.prompt + args.new / 2);
     // The first warms up.
-    once(args, &model, &tokenizer, 0)?;
+    once(args, (&model, draft), &tokenizer, 0)?;
     let rss = kindling_train::peak_memory_bytes().map(|bytes| bytes >> 20);
     // More than any cache holds.
     let words = vec![1u64; 1 << 26];
     let (mut times, mut read) = (Vec::new(), 0.0f64);
     for repetition in 1..4u64 {
-        times.push(once(args, &model, &tokenizer, repetition)?);
+        times.push(once(args, (&model, draft), &tokenizer, repetition)?);
         read = read.max(read_bandwidth(&words));
     }
     let precision = match args.weights {
@@ -215,7 +257,7 @@ pub(crate) fn in_process(args: &InProcess) -> anyhow::Result<()> {
         json!({
             "prompt_tokens_per_s": (args.batch * args.prompt) as f64 / prompt,
             "new_tokens_per_s": 1.0 / new,
-            "weight_bytes": weight_bytes, "read_gb_s": read, "matmul_gflops": peak / 1e9,
+            "weight_bytes": weight_bytes, "kept_bytes": kept_bytes, "read_gb_s": read, "matmul_gflops": peak / 1e9,
             "peak_rss_mib": rss,
         })
     );
@@ -223,15 +265,28 @@ pub(crate) fn in_process(args: &InProcess) -> anyhow::Result<()> {
 }
 
 /// How long it takes until every text has its first token, and from there for each token of any of them.
-fn once(args: &InProcess, model: &Gpt, tokenizer: &Tokenizer, repetition: u64) -> anyhow::Result<(Duration, Duration)> {
+fn once(
+    args: &InProcess,
+    (model, draft): (&Gpt, Option<&(Gpt, usize)>),
+    tokenizer: &Tokenizer,
+    repetition: u64,
+) -> anyhow::Result<(Duration, Duration)> {
     // All prompts come to their ends together.
     let limits = EngineLimits { n_running: args.batch, n_tokens_a_step: usize::MAX, n_tokens_kept: 0 };
     let mut engine = Engine::new(model, tokenizer, limits);
+    if let Some((draft, n_tokens)) = draft {
+        engine = engine.with_draft(draft, *n_tokens)?;
+    }
     for text in 0..args.batch as u64 {
-        let ids = (0..args.prompt as u64).map(|i| (stream(repetition * 1000 + text, &[i]) % VOCAB as u64) as u32);
+        let salt = repetition * 1000 + if args.same { 0 } else { text };
+        let ids = (0..args.prompt as u64).map(|i| (stream(salt, &[i]) % VOCAB as u64) as u32);
         engine.add(Request {
             prompt: ids.collect(),
-            sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+            sampling: Sampling {
+                temperature: 0.0,
+                logit_bias: if args.kept { vec![(262, 100.0)] } else { Vec::new() },
+                ..Sampling::default()
+            },
             max_new_tokens: args.new,
             ignore_end: true,
             ..Request::default()

@@ -16,7 +16,6 @@ use kindling_serve::{ServeOptions, ServedModel, app, serve_until};
 use kindling_tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
-use crate::infer::format;
 use crate::machine::{machine, resident_mib};
 use crate::shape::Shape;
 
@@ -29,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(5..=3600))]
     seconds: u16,
     /// How weights are kept
-    #[arg(long, default_value = "int8", value_parser = format)]
+    #[arg(long, default_value = "int8")]
     weights: WeightFormat,
     /// Print JSON instead of lines
     #[arg(long)]

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use kindling_config::LoraTarget;
 use kindling_kernels::{Isa, WeightFormat};
 
-use crate::sampling::{GrammarArgs, ModelArgs, SamplingArgs, weight_format};
+use crate::sampling::{GrammarArgs, ModelArgs, SamplingArgs};
 
 /// From raw text to a GPT that you own: train, evaluate, generate.
 #[derive(Debug, Parser)]
@@ -317,7 +317,7 @@ pub(crate) struct EvalArgs {
     #[arg(long)]
     pub(crate) lossy: bool,
     /// Score the text with weights kept so too, bf16 or int8, and tell what that costs; can be given several times
-    #[arg(long, value_name = "FORMAT", value_parser = weight_format, requires = "text")]
+    #[arg(long, value_name = "FORMAT", requires = "text")]
     pub(crate) weights: Vec<WeightFormat>,
 }
 

@@ -56,7 +56,7 @@ pub(crate) struct SamplingArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ModelArgs {
     /// How weights are kept: f32, bf16 or int8; `kindling eval --text FILE --weights int8` tells the price
-    #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = weight_format)]
+    #[arg(long, value_name = "FORMAT", default_value = "f32")]
     pub(crate) weights: WeightFormat,
     /// A smaller run with the same tokenizer that proposes tokens, of which the model keeps those that it would have drawn: texts come faster, and are
     /// distributed as before
@@ -65,12 +65,6 @@ pub(crate) struct ModelArgs {
     /// Tokens that it proposes at a time
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) draft_tokens: u8,
-}
-
-/// A format by its name.
-pub(crate) fn weight_format(text: &str) -> Result<WeightFormat, String> {
-    let named = WeightFormat::ALL.into_iter().find(|format| format.to_string() == text);
-    named.ok_or_else(|| "expected f32, bf16 or int8".into())
 }
 
 impl ModelArgs {

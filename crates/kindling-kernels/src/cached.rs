@@ -12,8 +12,8 @@ const MASKED: f32 = -1e9;
 /// Keys and values of tokens in each layer of a model.
 #[derive(Debug)]
 pub struct KvTables {
-    /// Each `[2·layers, heads, slots, E]`: keys and values of each layer in turn. On Flex as many as there need to be, of [`BLOCK`] slots, so that
-    /// large pages hold them and nothing moves; elsewhere one, which grows.
+    /// Each `[2·layers, heads, slots, E]`: keys and values of each layer in turn. For fused kernels as many as there need to be, of [`BLOCK`] slots,
+    /// so that large pages hold them and nothing moves; elsewhere one, which grows.
     blocks: Vec<Tensor<4>>,
     n_layers: usize,
     n_heads: usize,
@@ -32,7 +32,7 @@ impl KvTables {
     pub fn new(n_layers: usize, n_heads: usize, width: usize, precision: Precision, device: &Device) -> Self {
         assert!(n_heads > 0 && width.is_multiple_of(n_heads), "{width} values are of {n_heads} heads");
         let e = width / n_heads;
-        let is_bf16 = precision == Precision::Bf16 && e.is_multiple_of(2) && crate::is_fused_on(device);
+        let is_bf16 = precision == Precision::Bf16 && e.is_multiple_of(2) && is_in_blocks(device);
         let dtype = if is_bf16 { DType::BF16 } else { DType::F32 };
         Self { blocks: Vec::new(), n_layers, n_heads, e, dtype, device: device.clone() }
     }
@@ -51,7 +51,7 @@ impl KvTables {
             return;
         }
         #[cfg(feature = "flex")]
-        if crate::flex::is_flex(&self.device) {
+        if is_in_blocks(&self.device) {
             let size = [2 * self.n_layers, self.n_heads, BLOCK, self.e];
             self.blocks.resize_with(n_slots.div_ceil(BLOCK), || fused::block(size, self.dtype));
             return;
@@ -87,9 +87,9 @@ impl KvTables {
     fn composed(&mut self, layer: usize, qkv: Tensor<2>, rows: &[CachedRow<'_>]) -> Tensor<2> {
         let [q, k, v]: [Tensor<2>; 3] = qkv.chunk(3, 1).try_into().expect("three chunks");
         let (n, n_heads, e) = (q.dims()[0], self.n_heads, self.e);
-        let (dtype, block_len) = (q.dtype(), self.blocks.first().map_or(1, |block| block.dims()[2]));
+        let block_len = self.blocks.first().map_or(1, |block| block.dims()[2]);
         let slots: Vec<usize> = rows.iter().flat_map(|row| &row.slots[row.slots.len() - row.n_new..]).map(|slot| *slot as usize).collect();
-        let tables = [(2 * layer, k), (2 * layer + 1, v)].map(|(table, new)| {
+        for (table, new) in [(2 * layer, k), (2 * layer + 1, v)] {
             let new = new.reshape([1, n, n_heads, e]).swap_dims(1, 2).cast(self.dtype); // [1, H, N, E]
             // Neighbours together.
             let mut first = 0;
@@ -100,16 +100,24 @@ impl KvTables {
                 self.blocks[run[0] / block_len].inplace(|block| block.slice_assign(place, new));
                 first += n;
             }
-            let of = |block: &Tensor<4>| block.clone().slice([table..table + 1, 0..n_heads, 0..block_len, 0..e]);
-            Tensor::cat(self.blocks.iter().map(of).collect(), 2).squeeze_dim::<3>(0).cast(dtype) // [H, slots, E]
-        });
-        attention(q, &tables[0], &tables[1], rows)
+        }
+        let tables = match &self.blocks[..] {
+            [one] => one.clone(),
+            several => Tensor::cat(several.to_vec(), 2),
+        };
+        attention(q, &tables, layer, rows)
     }
 }
 
-/// softmax(q·kᵀ / sqrt(E))·v over slots: `queries` `[N, C]` of the new tokens of all `rows`, `keys` and `values` `[H, slots, E]`, out `[N, C]`.
-fn attention(queries: Tensor<2>, keys: &Tensor<3>, values: &Tensor<3>, rows: &[CachedRow<'_>]) -> Tensor<2> {
-    let ([n_heads, _, e], device, b) = (keys.dims(), queries.device(), rows.len());
+/// Whether kernels compute on this device, and nothing is tracked.
+fn is_in_blocks(device: &Device) -> bool {
+    crate::is_fused_on(device) && !device.is_autodiff()
+}
+
+/// softmax(q·kᵀ / sqrt(E))·v over slots of a layer: `queries` `[N, C]` of the new tokens of all `rows`, `tables` `[2·layers, H, slots, E]`, out
+/// `[N, C]`.
+fn attention(queries: Tensor<2>, tables: &Tensor<4>, layer: usize, rows: &[CachedRow<'_>]) -> Tensor<2> {
+    let ([n_tables, n_heads, n_slots, e], device, b) = (tables.dims(), queries.device(), rows.len());
     let t = rows.iter().map(|row| row.n_new).max().unwrap_or(0);
     let s = rows.iter().map(|row| row.slots.len()).max().unwrap_or(0);
     // Rows filled up to T new tokens and S slots. What is filled up is hidden, or never looked at.
@@ -127,10 +135,16 @@ fn attention(queries: Tensor<2>, keys: &Tensor<3>, values: &Tensor<3>, rows: &[C
         let n = values.len();
         Tensor::<1, Int>::from_data(TensorData::new(values, [n]), &device)
     };
-    let (tokens, slots, places) = (index(tokens), index(slots), index(places));
+    let (tokens, places) = (index(tokens), index(places));
     let mask = Tensor::<4>::from_data(TensorData::new(mask, [b, 1, t, s]), &device);
     let queries = queries.select(0, tokens).reshape([b, t, n_heads, e]).swap_dims(1, 2) * (e as f64).powf(-0.5); // [B, H, T, E]
-    let [keys, values] = [keys, values].map(|table| table.clone().select(1, slots.clone()).reshape([n_heads, b, s, e]).swap_dims(0, 1));
+    // All that is kept as rows, so that what is not seen is not copied.
+    let (all, dtype) = (tables.clone().reshape([n_tables * n_heads * n_slots, e]), queries.dtype());
+    let [keys, values] = [2 * layer, 2 * layer + 1].map(|table| {
+        let of_head = |head: usize| slots.iter().map(move |slot| ((table * n_heads + head) * n_slots) as i64 + slot);
+        let seen = all.clone().select(0, index((0..n_heads).flat_map(of_head).collect()));
+        seen.cast(dtype).reshape([n_heads, b, s, e]).swap_dims(0, 1) // [B, H, S, E]
+    });
     let y = softmax(queries.matmul(keys.swap_dims(2, 3)) + mask, 3).matmul(values); // [B, H, T, E]
     y.swap_dims(1, 2).reshape([b * t, n_heads * e]).select(0, places)
 }

@@ -177,35 +177,40 @@ proptest! {
 
     #[test]
     fn attention_to_slots(
-        lens in prop::collection::vec((1usize..70, 0usize..70), 1..6), e in 1usize..40, n_heads in 1usize..4, is_bf16: bool, salt: u64
+        lens in prop::collection::vec((1usize..70, 0usize..70), 1..6), e in 1usize..40, n_heads in 1usize..4, is_bf16: bool, in_order: bool, salt: u64
     ) {
         let (device, c) = (Device::flex(), e * n_heads);
         let precision = if is_bf16 { Precision::Bf16 } else { Precision::F32 };
         // On both sides of the border of a block.
         let known: Vec<u32> = (980..1070).collect();
-        // Slots in any order, some of them shared.
-        let slot = |row: u64, i: u64| known[(stream(salt, &[row, i]) % known.len() as u64) as usize];
+        // Slots in any order, or one behind the other, some of them shared.
+        let slot = |row: u64, i: u64| {
+            let place = if in_order { 17 * row + i } else { stream(salt, &[row, i]) };
+            known[(place % known.len() as u64) as usize]
+        };
         let slots: Vec<Vec<u32>> =
             lens.iter().enumerate().map(|(row, (new, seen))| (0..(new + seen) as u64).map(|i| slot(row as u64, i)).collect()).collect();
         let rows: Vec<CachedRow<'_>> = slots.iter().zip(&lens).map(|(slots, (new, _))| CachedRow { slots, n_new: *new }).collect();
         let first: Vec<CachedRow<'_>> = known.chunks(1).map(|slots| CachedRow { slots, n_new: 1 }).collect();
         let n = lens.iter().map(|(new, _)| new).sum::<usize>();
-        let of = |form: Option<Form>| {
+        let on = |device: &Device, form: Option<Form>, precision: Precision| {
             let compute = || {
-                let mut tables = KvTables::new(2, n_heads, c, precision, &device);
+                let mut tables = KvTables::new(2, n_heads, c, precision, device);
                 for n_slots in [700, 1070] {
                     tables.grow(n_slots);
                 }
                 // In another layer is something else.
                 let out = [(0, 1), (1, 2), (0, 3)].map(|(layer, salt)| {
                     let (rows, n) = if salt == 3 { (&rows, n) } else { (&first, first.len()) };
-                    host(tables.attend(layer, tensor::<2>(salt, [n, 3 * c], &device) * 2.0, rows))
+                    host(tables.attend(layer, tensor::<2>(salt, [n, 3 * c], device) * 2.0, rows))
                 });
                 ["first", "other layer", "output"].into_iter().map(str::to_owned).zip(out).collect()
             };
             form.map_or_else(compute, |form| with_form(form, compute))
         };
-        check(|| of(None), || of(Some(Form::Composed)))?;
+        check(|| on(&device, None, precision), || on(&device, Some(Form::Composed), precision))?;
+        // As devices without kernels have them: in one piece that grows, and in f32.
+        check(|| on(&device, None, Precision::F32), || on(&device.clone().autodiff(), None, precision))?;
     }
 
     #[test]

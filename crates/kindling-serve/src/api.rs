@@ -12,7 +12,7 @@ use kindling_infer::{Constraint, Grammar, InferError, Request, Sampling};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::ApiError;
 use crate::{ServeOptions, Served, Shared};
@@ -149,8 +149,9 @@ impl Writing {
         self.stream_options.unwrap_or_default().include_usage
     }
 
-    /// What an engine is asked for, but for the prompt and what is told of likelihoods. `seed` is for a request without one.
-    pub(crate) async fn request(&self, max_new_tokens: usize, served: &Served, seed: u64) -> Result<Request, ApiError> {
+    /// What an engine is asked for, but for the prompt and what is told of likelihoods. `seed` is for a request without one, and `until` when
+    /// that must be known.
+    pub(crate) async fn request(&self, max_new_tokens: usize, served: &Served, seed: u64, until: Instant) -> Result<Request, ApiError> {
         let sampling = Sampling {
             temperature: self.temperature.unwrap_or(1.0),
             top_p: self.top_p.unwrap_or(1.0),
@@ -175,13 +176,13 @@ impl Writing {
             stop,
             stop_tokens: self.stop_token_ids.clone().unwrap_or_default(),
             ignore_end: self.ignore_eos.unwrap_or(false),
-            constraint: self.constraint(served).await?,
+            constraint: self.constraint(served, until).await?,
             ..Request::default()
         })
     }
 
     /// What the text has to be.
-    async fn constraint(&self, served: &Served) -> Result<Option<Constraint>, ApiError> {
+    async fn constraint(&self, served: &Served, until: Instant) -> Result<Option<Constraint>, ApiError> {
         let by_format = match &self.response_format {
             None | Some(ResponseFormat::Text) => None,
             Some(ResponseFormat::JsonObject) => Some(Grammar::json_object()),
@@ -204,9 +205,15 @@ impl Writing {
         let Some(grammars) = served.grammars.clone() else { return Err(ApiError::of(&InferError::NoGrammars, param)) };
         // What compiles for long keeps no other request from being answered.
         let stopped = || ApiError::internal("a grammar could not be compiled");
-        let _turn = served.compiling.acquire().await.map_err(|_| stopped())?;
-        let compiled = tokio::task::spawn_blocking(move || grammars.constraint(grammar)).await.map_err(|_| stopped())?;
-        compiled.map(Some).map_err(|error| ApiError::of(&error, param))
+        let turn = timeout_at(until, served.compiling.clone().acquire_owned()).await.map_err(|_| ApiError::timeout())?;
+        let turn = turn.map_err(|_| stopped())?;
+        let compile = move || {
+            // Another one's turn comes when this has been compiled, whether anybody still waits for it or not.
+            let _turn = turn;
+            grammars.constraint(grammar)
+        };
+        let compiled = timeout_at(until, tokio::task::spawn_blocking(compile)).await.map_err(|_| ApiError::timeout())?;
+        compiled.map_err(|_| stopped())?.map(Some).map_err(|error| ApiError::of(&error, param))
     }
 
     fn biases(&self, served: &Served) -> Result<Vec<(u32, f32)>, ApiError> {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::api::{Body, MOST_LIKELIEST, Writing, check_texts, max_new_tokens, out_of_range};
 use crate::completions::fresh_id;
 use crate::error::ApiError;
-use crate::job::{Asked, Chunks, Job, finish_reason, stream_of};
+use crate::job::{Asked, Chunks, Job, Turn, finish_reason, stream_of};
 use crate::log::Entry;
 use crate::{Shared, logprobs};
 
@@ -91,13 +91,14 @@ async fn say(shared: &Shared, entry: Entry, request: ChatRequest) -> Result<Resp
     let max_new_tokens = max_new_tokens(request.max_completion_tokens.or(request.max_tokens), room, &shared.options)?;
     let (n, id, n_prompt) = (request.writing.n()?, fresh_id("chatcmpl"), ids.len());
     check_texts(n, &shared.options)?;
-    let base = request.writing.request(max_new_tokens, served, id.seed).await?;
+    let stream = request.writing.stream.unwrap_or(false);
+    let asked = Asked { id: id.text.clone(), stream, n_prompt, param: "messages", entry };
+    let turn = Turn::take(shared, served, &asked, n)?;
+    let base = request.writing.request(max_new_tokens, served, id.seed, turn.until).await?;
     let n_likeliest = tells.then_some(request.top_logprobs.unwrap_or(0));
     let requests =
         (0..n as u64).map(|choice| Request { prompt: ids.clone(), seed: base.seed.wrapping_add(choice), n_likeliest, ..base.clone() });
-    let stream = request.writing.stream.unwrap_or(false);
-    let asked = Asked { id: id.text.clone(), stream, n_prompt, param: "messages", entry };
-    let mut job = Job::start(shared, served, requests.collect(), asked)?;
+    let mut job = Job::start(shared, served, requests.collect(), asked, turn)?;
     if stream {
         let chunks = ChatChunks {
             about: json!({ "id": id.text, "object": "chat.completion.chunk", "created": id.created, "model": served.name }),

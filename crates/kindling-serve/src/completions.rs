@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::api::{Body, MOST_LIKELIEST, Writing, check_texts, max_new_tokens, out_of_range};
 use crate::error::ApiError;
-use crate::job::{Asked, Chunks, Job, finish_reason, stream_of};
+use crate::job::{Asked, Chunks, Job, Turn, finish_reason, stream_of};
 use crate::log::Entry;
 use crate::{Shared, logprobs};
 
@@ -98,7 +98,10 @@ async fn complete(shared: &Shared, entry: Entry, request: CompletionRequest) -> 
         return Err(ApiError::invalid(Some("prompt"), "`prompt` is an empty list, expected a text, or ids of tokens"));
     }
     let id = fresh_id("cmpl");
-    let base = request.writing.request(max_new_tokens, served, id.seed).await?;
+    let (stream, n_prompt) = (request.writing.stream.unwrap_or(false), prompts.iter().map(|(ids, _)| ids.len()).sum());
+    let asked = Asked { id: id.text.clone(), stream, n_prompt, param: "prompt", entry };
+    let turn = Turn::take(shared, served, &asked, n * prompts.len())?;
+    let base = request.writing.request(max_new_tokens, served, id.seed, turn.until).await?;
     let (mut requests, mut echoes) = (Vec::new(), Vec::new());
     for (ids, n_added) in &prompts {
         let one = Request {
@@ -115,10 +118,7 @@ async fn complete(shared: &Shared, entry: Entry, request: CompletionRequest) -> 
             echoes.push(Echo { text: text.clone(), n_added: *n_added });
         }
     }
-    let n_prompt = prompts.iter().map(|(ids, _)| ids.len()).sum();
-    let stream = request.writing.stream.unwrap_or(false);
-    let asked = Asked { id: id.text.clone(), stream, n_prompt, param: "prompt", entry };
-    let mut job = Job::start(shared, served, requests, asked)?;
+    let mut job = Job::start(shared, served, requests, asked, turn)?;
     let about = About { id: id.text, created: id.created, model: served.name.clone(), tells: request.logprobs.is_some() };
     if stream {
         let offsets = vec![0; echoes.len()];

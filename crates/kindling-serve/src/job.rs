@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::ApiError;
 use crate::log::{Entry, SaidRecord};
-use crate::worker::Told;
+use crate::worker::{Place, Told};
 use crate::{Served, Shared};
 
 /// Texts that are being written.
@@ -38,6 +38,23 @@ pub(crate) struct Asked {
     pub(crate) entry: Entry,
 }
 
+/// Places in the queue, and when what is asked for must be there.
+pub(crate) struct Turn {
+    places: Vec<Place>,
+    pub(crate) until: Instant,
+}
+
+impl Turn {
+    /// For so many texts. Whoever gets none has been told of as well.
+    pub(crate) fn take(shared: &Shared, served: &Served, asked: &Asked, n_texts: usize) -> Result<Self, ApiError> {
+        asked.entry.note(|record| {
+            (record.id, record.model, record.stream) = (Some(asked.id.clone()), Some(served.name.clone()), asked.stream);
+            (record.texts, record.prompt_tokens) = (n_texts, asked.n_prompt);
+        });
+        Ok(Self { places: served.worker.places(n_texts)?, until: Instant::now() + shared.options.timeout })
+    }
+}
+
 /// What came of one text.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
@@ -48,27 +65,29 @@ pub(crate) struct Written {
 }
 
 impl Job {
-    /// Asks a model for texts.
-    pub(crate) fn start(shared: &Shared, served: &Served, requests: Vec<Request>, asked: Asked) -> Result<Self, ApiError> {
+    /// Asks a model for texts, each of which has a place.
+    pub(crate) fn start(shared: &Shared, served: &Served, requests: Vec<Request>, asked: Asked, turn: Turn) -> Result<Self, ApiError> {
         let logs_texts = shared.options.logs_texts;
-        asked.entry.note(|record| {
-            (record.id, record.model, record.stream) = (Some(asked.id.clone()), Some(served.name.clone()), asked.stream);
-            (record.texts, record.prompt_tokens) = (requests.len(), asked.n_prompt);
-            if logs_texts {
-                let prompt = |request: &Request| served.tokenizer.decode_lossy(&request.prompt).unwrap_or_default();
-                record.said = requests.iter().map(|request| SaidRecord { prompt: prompt(request), text: String::new() }).collect();
+        if logs_texts {
+            let mut said = Vec::<SaidRecord>::new();
+            for (i, request) in requests.iter().enumerate() {
+                let prompt = match said.last() {
+                    Some(last) if requests[i - 1].prompt == request.prompt => last.prompt.clone(),
+                    _ => served.tokenizer.decode_lossy(&request.prompt).unwrap_or_default(),
+                };
+                said.push(SaidRecord { prompt, text: String::new() });
             }
-        });
+            asked.entry.note(|record| record.said = said);
+        }
         for request in &requests {
             request.check(served.context_len, served.tokenizer.vocab_size()).map_err(|error| ApiError::of(&error, asked.param))?;
         }
-        let places = served.worker.places(requests.len())?;
         let (told, events) = unbounded_channel();
         let n_left = requests.len();
-        for (number, (request, place)) in requests.into_iter().zip(places).enumerate() {
+        for (number, (request, place)) in requests.into_iter().zip(turn.places).enumerate() {
             served.worker.write(request, Told { number, events: told.clone(), _place: place })?;
         }
-        Ok(Self { events, n_left, until: Instant::now() + shared.options.timeout, n_new: 0, asked, logs_texts })
+        Ok(Self { events, n_left, until: turn.until, n_new: 0, asked, logs_texts })
     }
 
     /// The next event of a text, none of which is a failure; none when all have ended.

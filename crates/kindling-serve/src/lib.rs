@@ -109,7 +109,7 @@ struct Served {
     /// None where the vocabulary can follow no grammar.
     grammars: Option<Arc<Grammars>>,
     /// Grammars are compiled one at a time, for each may take a while.
-    compiling: Semaphore,
+    compiling: Arc<Semaphore>,
     context_len: usize,
     worker: Worker,
 }
@@ -142,7 +142,7 @@ pub fn app(models: Vec<ServedModel>, options: ServeOptions) -> Router {
             let (context_len, tokenizer) = (model.config().context_len, Arc::new(tokenizer));
             let worker = Worker::start(&name, (model, draft), tokenizer.clone(), &options, metrics.clone());
             let grammars = Grammars::new(&tokenizer).ok().map(Arc::new);
-            Served { name, tokenizer, template, grammars, compiling: Semaphore::new(1), context_len, worker }
+            Served { name, tokenizer, template, grammars, compiling: Arc::new(Semaphore::new(1)), context_len, worker }
         })
         .collect();
     let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

@@ -107,8 +107,8 @@ impl Drop for Open {
     fn drop(&mut self) {
         let mut record = self.record();
         if record.status == 0 {
-            // As nginx calls it; nobody has heard of it.
-            (record.status, record.error) = (499, Some("left"));
+            // Nobody has heard of it; 499 is what nginx calls that.
+            (record.status, record.error) = if std::thread::panicking() { (500, Some("server_error")) } else { (499, Some("left")) };
         }
         record.ms = self.began.elapsed().as_millis() as u64;
         (self.log.0)(&record);
@@ -117,7 +117,8 @@ impl Drop for Open {
 
 /// Begins the record of a request, and notes how it is answered.
 pub(crate) async fn record(State(shared): State<Arc<Shared>>, route: MatchedPath, mut request: Request, next: Next) -> Response {
-    let entry = Entry(shared.options.log.clone().map(|log| {
+    let log = shared.options.log.clone().filter(|_| route.as_str().starts_with("/v1/"));
+    let entry = Entry(log.map(|log| {
         let record = Mutex::new(RequestRecord { endpoint: route.as_str().to_owned(), ..RequestRecord::default() });
         Arc::new(Open { log, began: Instant::now(), record })
     }));
@@ -125,7 +126,8 @@ pub(crate) async fn record(State(shared): State<Arc<Shared>>, route: MatchedPath
     let response = next.run(request).await;
     entry.note(|record| {
         record.status = response.status().as_u16();
-        record.error = record.error.or(response.extensions().get::<ErrorName>().map(|name| name.0));
+        // What was told is what went wrong, whatever became of the rest.
+        record.error = response.extensions().get::<ErrorName>().map(|name| name.0).or(record.error);
     });
     response
 }

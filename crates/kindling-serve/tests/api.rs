@@ -11,6 +11,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use burn::tensor::Device;
+use futures_util::StreamExt;
 use kindling_config::{ExamplesConfig, SamplingConfig};
 use kindling_infer::{ChatTemplate, generate, prompt_ids};
 use kindling_model::Gpt;
@@ -359,8 +360,11 @@ async fn each_request_is_told_of_without_what_was_said() {
         let app = server_of(2000, options);
         // The last, once there are so many.
         let last = async |n: usize| {
+            let mut tries = 0;
             while records.lock().unwrap().len() < n {
                 tokio::time::sleep(Duration::from_millis(5)).await;
+                tries += 1;
+                assert!(tries < 2000, "there is no record {n}");
             }
             records.lock().unwrap().last().unwrap().clone()
         };
@@ -399,14 +403,50 @@ async fn each_request_is_told_of_without_what_was_said() {
         // Who leaves is told of when that is known.
         let body = json!({ "prompt": "the", "max_tokens": 1900, "stream": true, "ignore_eos": true }).to_string();
         let request = Request::builder().method("POST").uri("/v1/completions").body(Body::from(body)).unwrap();
-        drop(app.clone().oneshot(request).await.unwrap());
+        let mut parts = app.clone().oneshot(request).await.unwrap().into_body().into_data_stream();
+        for _ in 0..3 {
+            parts.next().await.unwrap().unwrap();
+        }
+        drop(parts);
         let record = last(7).await;
         assert_eq!((record.status, record.error), (200, Some("left")));
-        assert!(record.new_tokens < 1900);
+        assert!(record.new_tokens > 0 && record.new_tokens < 1900, "{record:?}");
         // A health check and the page are not told of.
-        ask(&app, "GET", "/health", Body::empty()).await;
+        for path in ["/health", "/metrics", "/"] {
+            ask(&app, "GET", path, Body::empty()).await;
+        }
         ask(&app, "GET", "/v1/models", Body::empty()).await;
         assert_eq!(last(8).await.endpoint, "/v1/models");
+        // Who leaves before there is any answer.
+        let body = json!({ "prompt": "the", "max_tokens": 1900, "ignore_eos": true }).to_string();
+        let request = Request::builder().method("POST").uri("/v1/completions").body(Body::from(body)).unwrap();
+        tokio::time::timeout(Duration::from_millis(30), app.clone().oneshot(request)).await.unwrap_err();
+        let record = last(9).await;
+        assert_eq!((record.status, record.error), (499, Some("left")));
+        // What takes too long, at once and as a stream; who has no key; and who comes to a full queue.
+        let told = |options: ServeOptions| {
+            let to = records.clone();
+            let log = RequestLog::new(move |record: &RequestRecord| to.lock().unwrap().push(record.clone()));
+            server_of(2000, ServeOptions { log: Some(log), logs_texts, ..options })
+        };
+        let hasty = told(ServeOptions { timeout: Duration::ZERO, ..ServeOptions::default() });
+        let mut n = 9;
+        for (stream, status) in [(false, 408), (true, 200)] {
+            ask(&hasty, "POST", "/v1/completions", json!({ "prompt": "the", "max_tokens": 60, "stream": stream }).to_string()).await;
+            n += 1;
+            assert_eq!((last(n).await.status, last(n).await.error), (status, Some("timeout")));
+        }
+        let locked = told(ServeOptions { api_key: Some("secret".into()), ..ServeOptions::default() });
+        post(&locked, "/v1/completions", &json!({ "prompt": "the" })).await;
+        assert_eq!((last(n + 1).await.status, last(n + 1).await.error), (401, Some("invalid_api_key")));
+        let full = told(ServeOptions { max_queue: 1, ..ServeOptions::default() });
+        let body = json!({ "prompt": "the", "max_tokens": 1900, "stream": true, "ignore_eos": true }).to_string();
+        let request = Request::builder().method("POST").uri("/v1/completions").body(Body::from(body)).unwrap();
+        let _held = full.clone().oneshot(request).await.unwrap();
+        post(&full, "/v1/completions", &json!({ "prompt": "the" })).await;
+        let record = last(n + 2).await;
+        assert_eq!((record.status, record.error), (429, Some("rate_limit_exceeded")));
+        assert_eq!((record.model.as_deref(), record.texts), (Some("one"), 1));
     }
 }
 

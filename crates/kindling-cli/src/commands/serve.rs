@@ -4,7 +4,9 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -37,6 +39,7 @@ pub(crate) fn run(args: &Args, serve: &ServeArgs) -> anyhow::Result<ExitCode> {
         let draft = serve.model.draft(args, &registry, &opened)?.map(|draft| (draft, serve.model.draft_tokens.into()));
         models.push(ServedModel { name, model: opened.model, tokenizer: opened.tokenizer, template, draft });
     }
+    let log = request_log(serve.log.as_deref(), args.quiet)?;
     let options = ServeOptions {
         api_key,
         is_local: serve.host.is_loopback() && !serve.allow_anyone,
@@ -44,7 +47,7 @@ pub(crate) fn run(args: &Args, serve: &ServeArgs) -> anyhow::Result<ExitCode> {
         max_new_tokens: serve.max_new_tokens,
         timeout: Duration::from_secs(serve.timeout),
         engine: EngineLimits { n_running: serve.max_running, ..EngineLimits::default() },
-        log: request_log(serve.log.as_deref(), args.quiet)?,
+        log: log.as_ref().map(|(log, _)| log.clone()),
         logs_texts: serve.log_texts,
         ..ServeOptions::default()
     };
@@ -58,11 +61,21 @@ pub(crate) fn run(args: &Args, serve: &ServeArgs) -> anyhow::Result<ExitCode> {
     };
     serve_until(address, app(models, options), &stop, Duration::from_secs(serve.timeout), ready)
         .with_context(|| format!("cannot serve on {address}"))?;
+    if let Some((log, written)) = log {
+        // The last lines too, but not for ever.
+        drop(log);
+        let _ = written.recv_timeout(Duration::from_secs(5));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is told of requests, and what ends when all of it has been written.
+type Log = (RequestLog, Receiver<()>);
+
 /// Lines of JSON about requests, in a file or on standard error.
-fn request_log(file: Option<&Path>, quiet: bool) -> anyhow::Result<Option<RequestLog>> {
+fn request_log(file: Option<&Path>, quiet: bool) -> anyhow::Result<Option<Log>> {
+    /// Lines that may wait.
+    const MOST_LINES: usize = 4096;
     #[derive(Serialize)]
     struct Line<'a> {
         /// To the millisecond.
@@ -70,25 +83,37 @@ fn request_log(file: Option<&Path>, quiet: bool) -> anyhow::Result<Option<Reques
         #[serde(flatten)]
         record: &'a RequestRecord,
     }
-    let to: Box<dyn Write + Send> = match file {
+    let mut to: Box<dyn Write + Send> = match file {
         Some(path) => Box::new(fs_err::OpenOptions::new().create(true).append(true).open(path)?),
         None if quiet => return Ok(None),
         None => Box::new(std::io::stderr()),
     };
-    // And whether that has failed before.
-    let to = Mutex::new((to, false));
-    Ok(Some(RequestLog::new(move |record| {
-        let time = jiff::Timestamp::from_millisecond(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
-        let Ok(text) = serde_json::to_string(&Line { time: time.to_string(), record }) else { return };
-        let mut to = to.lock().unwrap_or_else(PoisonError::into_inner);
-        let (to, has_failed) = &mut *to;
-        // In one piece. On a full disk requests are answered, and that is said once.
-        if let Err(error) = to.write_all(format!("{text}\n").as_bytes()).and_then(|()| to.flush())
-            && !std::mem::replace(has_failed, true)
-        {
-            line(quiet, &format!("the log of requests has gaps: {error}"));
+    // On a thread of its own: no answer waits for a slow disk, or for whoever does not read what is written.
+    let ((lines, log), n_lost) = (sync_channel::<String>(MOST_LINES), Arc::new(AtomicU64::new(0)));
+    let (all_written, written) = sync_channel::<()>(0);
+    let lost = n_lost.clone();
+    std::thread::Builder::new().name("log".into()).spawn(move || {
+        let (_all_written, mut has_failed) = (all_written, false);
+        for text in log {
+            let n_lost = lost.swap(0, Ordering::Relaxed);
+            let gap = if n_lost > 0 { format!("{{\"lost_lines\":{n_lost}}}\n") } else { String::new() };
+            // In one piece, so that nothing stands between.
+            if let Err(error) = to.write_all(format!("{gap}{text}\n").as_bytes()).and_then(|()| to.flush()) {
+                lost.fetch_add(n_lost + 1, Ordering::Relaxed);
+                if !std::mem::replace(&mut has_failed, true) {
+                    line(quiet, &format!("the log of requests has gaps: {error}"));
+                }
+            }
         }
-    })))
+    })?;
+    let log = RequestLog::new(move |record| {
+        let time = jiff::Timestamp::from_millisecond(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
+        let text = serde_json::to_string(&Line { time: time.to_string(), record });
+        if text.is_err() || text.is_ok_and(|text| lines.try_send(text).is_err()) {
+            n_lost.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    Ok(Some((log, written)))
 }
 
 fn api_key(file: Option<&Path>) -> anyhow::Result<Option<String>> {

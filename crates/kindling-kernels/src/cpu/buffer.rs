@@ -28,7 +28,7 @@ pub(crate) fn in_large_pages<T>(n: usize) -> Vec<T> {
     values
 }
 
-/// `n` zeros in large pages. Memory is taken as they are written.
+/// `n` zeros in large pages, each of which takes memory when something is first written to it.
 #[cfg(feature = "flex")]
 pub(crate) fn zeros_in_large_pages(n: usize) -> Vec<f32> {
     let zeros = vec![0.0; n];

@@ -34,6 +34,16 @@ impl std::fmt::Display for WeightFormat {
     }
 }
 
+impl std::str::FromStr for WeightFormat {
+    type Err = String;
+
+    /// A format by its name.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = Self::ALL.into_iter().find(|format| format.to_string() == text);
+        named.ok_or_else(|| "expected f32, bf16 or int8".into())
+    }
+}
+
 impl WeightFormat {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];

@@ -59,15 +59,22 @@ fn check(workspace: &Workspace, binary: &Path, folder: &Path, args: &CheckArgs) 
     let in_folder = |name: &str| folder.join(name).display().to_string();
     let mut train = Command::new(binary);
     train.current_dir(&workspace.root).args(["train", "--quiet", "--config", "configs/spark.toml", "--data", "docs", "--name", "check"]);
-    // A context that a text does not fill in a moment.
-    train.args(["--set", "model.context_len=1024", "--set", "train.batch_size=1"]);
-    train.args(["--set", "train.steps=30", "--runs-dir", &in_folder("runs"), "--data-dir", &in_folder("data")]);
+    // A context that a text does not fill in a moment; and on the page, not before a browser beside it has pressed a key: of a larger model, which
+    // need have learned nothing.
+    let settings: &[&str] = match args.client {
+        Client::Page => &["context_len=2048", "n_layers=6", "n_heads=6", "d_model=384", "d_ff=1536"],
+        Client::Openai | Client::LmEval => &["context_len=1024"],
+    };
+    let steps = if matches!(args.client, Client::Page) { 2 } else { 30 };
+    train.args(settings.iter().flat_map(|setting| ["--set".to_owned(), format!("model.{setting}")]));
+    train.args(["--set", "train.batch_size=1", "--set", &format!("train.steps={steps}")]);
+    train.args(["--runs-dir", &in_folder("runs"), "--data-dir", &in_folder("data")]);
     if !train.stdout(Stdio::null()).status().context("cannot start kindling")?.success() {
         bail!("the model to check with could not be trained");
     }
     fs::write(folder.join("key"), KEY)?;
     let mut serve = Command::new(binary);
-    serve.args(["serve", "check", "--port", "0", "--runs-dir", &in_folder("runs"), "--api-key-file", &in_folder("key")]);
+    serve.args(["serve", "check", "--quiet", "--port", "0", "--runs-dir", &in_folder("runs"), "--api-key-file", &in_folder("key")]);
     let mut server = Server(serve.stdout(Stdio::piped()).spawn().context("cannot start kindling")?);
     let mut address = String::new();
     BufReader::new(server.0.stdout.take().context("its output is read")?).read_line(&mut address)?;

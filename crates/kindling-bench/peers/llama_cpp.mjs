@@ -1,4 +1,4 @@
-// Times llama.cpp on the CPU: FILE PROMPT_TOKENS NEW_TOKENS THREADS. The last line is JSON: the best of three repetitions, the first of which warms up.
+// Times llama.cpp on the CPU: FILE PROMPT_TOKENS NEW_TOKENS THREADS. The last line is JSON: medians of three repetitions, before which one warms up.
 import { getLlama } from "node-llama-cpp";
 
 const [file, nPrompt, nNew, threads] = [process.argv[2], ...process.argv.slice(3).map(Number)];
@@ -6,9 +6,10 @@ const llama = await getLlama({ gpu: false, build: "never", maxThreads: threads, 
 const model = await llama.loadModel({ modelPath: file });
 const context = await model.createContext({ threads, batchSize: 512, contextSize: 1024 });
 const sequence = context.getSequence();
-const best = { prompt_tokens_per_s: 0, new_tokens_per_s: 0 };
+const [prompts, news] = [[], []];
+const middle = values => values.sort((a, b) => a - b)[1];
 
-for (let repetition = 0; repetition < 3; repetition++) {
+for (let repetition = 0; repetition < 4; repetition++) {
   await sequence.clearHistory();
   const prompt = Array.from({ length: nPrompt }, (_, i) => (repetition * 104729 + i * 15485863 + 11) % 50256);
   let n = 0;
@@ -21,9 +22,9 @@ for (let repetition = 0; repetition < 3; repetition++) {
   }
   const end = performance.now();
   if (repetition > 0) {
-    best.prompt_tokens_per_s = Math.max(best.prompt_tokens_per_s, (1000 * nPrompt) / (begun - start));
-    best.new_tokens_per_s = Math.max(best.new_tokens_per_s, (1000 * (n - 1)) / (end - begun));
+    prompts.push((1000 * nPrompt) / (begun - start));
+    news.push((1000 * (n - 1)) / (end - begun));
   }
 }
-console.log(JSON.stringify(best));
+console.log(JSON.stringify({ prompt_tokens_per_s: middle(prompts), new_tokens_per_s: middle(news) }));
 process.exit(0);

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use crate::machine::machine;
-use crate::process::{measure, measure_self, median, number};
+use crate::process::{measure, measure_self, median, middle, number};
 use crate::shape::Shape;
 
 #[derive(clap::Args)]
@@ -222,12 +222,6 @@ fn read_bandwidths(words: &[u64]) -> Vec<f64> {
     (0..8).map(|_| pass()).collect()
 }
 
-/// The one in the middle, in which a moment when nobody else uses the machine's memory counts for no more than one when many do.
-fn middle(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
 /// Prints one measurement as a line of JSON.
 pub(crate) fn in_process(args: &InProcess) -> anyhow::Result<()> {
     let mut config = Shape::Gpt2.config()?.model;
@@ -253,10 +247,8 @@ pub(crate) fn in_process(args: &InProcess) -> anyhow::Result<()> {
         news.push(new.as_secs_f64());
         reads.extend(read_bandwidths(&words));
     }
-    let precision = match args.weights {
-        WeightFormat::Bf16 | WeightFormat::Int8 if Isa::chosen() >= Isa::Avx512Bf16 => Precision::Bf16,
-        _ => Precision::F32,
-    };
+    // Where bf16 is emulated, products in f32 are what can be reached.
+    let precision = if Isa::chosen() >= Isa::Avx512Bf16 { args.weights.precision() } else { Precision::F32 };
     let peak = kindling_train::matmul_peak(&Device::flex(), precision, Duration::from_secs(2));
     let (prompt, new, read) = (middle(prompts), middle(news), middle(reads));
     println!(

@@ -10,7 +10,7 @@ use kindling_kernels::{
 use serde_json::{Value, json};
 
 use crate::machine::machine;
-use crate::process::{measure_self, number};
+use crate::process::{measure_self, middle, number};
 use crate::shape::Shape;
 use crate::step::precision;
 
@@ -132,9 +132,6 @@ fn compare(shape: Shape, name: &str, operation: &dyn Fn()) -> Value {
             times.push(time(form));
         }
     }
-    let [fused, composed] = times.map(|mut times| {
-        times.sort_by(f64::total_cmp);
-        times[times.len() / 2]
-    });
+    let [fused, composed] = times.map(middle);
     json!({ "shape": shape.name(), "operation": name, "fused_ms": fused, "composed_ms": composed })
 }

@@ -7,6 +7,7 @@ use kindling_config::{Order, Seed};
 use kindling_data::{BatchOptions, BatchSampler, Part, ShardWriter, Shards};
 use kindling_kernels::stream;
 
+use crate::process::middle;
 use crate::shape::Shape;
 
 /// Tokens to choose from, of two bytes each: more than a processor's caches hold.
@@ -27,15 +28,12 @@ pub(crate) fn batch_seconds(shape: Shape) -> anyhow::Result<[f64; 2]> {
     let median = |order: Order| -> anyhow::Result<f64> {
         let options = BatchOptions { context_len, batch_size, order, document_token: Some(0) };
         let sampler = BatchSampler::new(&parts, options, Seed(1337))?;
-        let mut times: Vec<f64> = (0..BATCHES)
-            .map(|step| {
-                let start = Instant::now();
-                std::hint::black_box(sampler.batch_at(&shards, step));
-                start.elapsed().as_secs_f64()
-            })
-            .collect();
-        times.sort_by(f64::total_cmp);
-        Ok(times[times.len() / 2])
+        let time = |step| {
+            let start = Instant::now();
+            std::hint::black_box(sampler.batch_at(&shards, step));
+            start.elapsed().as_secs_f64()
+        };
+        Ok(middle((0..BATCHES).map(time).collect()))
     };
     Ok([median(Order::Random)?, median(Order::Epoch)?])
 }

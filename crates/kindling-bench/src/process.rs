@@ -37,11 +37,14 @@ pub(crate) fn number(value: &Value, key: &str) -> anyhow::Result<f64> {
 
 /// The median of some measurements of one key.
 pub(crate) fn median(values: &[Value], key: &str) -> anyhow::Result<f64> {
-    let mut numbers = values.iter().map(|value| number(value, key)).collect::<anyhow::Result<Vec<_>>>()?;
-    numbers.sort_by(f64::total_cmp);
-    Ok(if numbers.len() % 2 == 1 {
-        numbers[numbers.len() / 2]
-    } else {
-        (numbers[numbers.len() / 2 - 1] + numbers[numbers.len() / 2]) / 2.0
-    })
+    Ok(middle(values.iter().map(|value| number(value, key)).collect::<anyhow::Result<_>>()?))
+}
+
+/// The median of some measurements; none of none.
+pub(crate) fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values[..] {
+        [] => f64::NAN,
+        _ => (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0,
+    }
 }

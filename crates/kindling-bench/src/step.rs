@@ -11,6 +11,7 @@ use kindling_train::{Optimizer, gradients, peak_memory_bytes};
 use serde_json::json;
 
 use crate::machine::resident_mib;
+use crate::process::middle;
 use crate::shape::Shape;
 
 #[derive(clap::Args)]
@@ -44,14 +45,14 @@ pub(crate) fn command(args: &Args) -> anyhow::Result<()> {
     println!(
         "{}",
         json!({
-            "form": name, "precision": args.precision.to_string(), "step_s": times[times.len() / 2],
+            "form": name, "precision": args.precision.to_string(), "step_s": middle(times),
             "peak_rss_mib": peak_memory_bytes().map(|bytes| bytes >> 20), "rss_mib": resident,
         })
     );
     Ok(())
 }
 
-/// Seconds of each step, sorted: forward, loss, backward, clipping and AdamW on random ids. And the resident MiB after a
+/// Seconds of each step: forward, loss, backward, clipping and AdamW on random ids. And the resident MiB after a
 /// tenth of the steps and after the last, between which nothing may grow.
 fn times(args: &Args) -> anyhow::Result<(Vec<f64>, [Option<u64>; 2])> {
     let shape = args.shape;
@@ -88,6 +89,5 @@ fn times(args: &Args) -> anyhow::Result<(Vec<f64>, [Option<u64>; 2])> {
         }
     }
     resident[1] = resident_mib();
-    times.sort_by(f64::total_cmp);
     Ok((times, resident))
 }

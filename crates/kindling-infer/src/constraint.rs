@@ -46,7 +46,7 @@ impl Grammar {
                 Err("choices are missing or empty, expected at least one, and text in each".into())
             }
             Self::Choices(choices) => {
-                let literals: Vec<String> = choices.iter().map(|choice| escaped(choice)).collect();
+                let literals: Vec<String> = choices.iter().map(|choice| regex_syntax::escape(choice)).collect();
                 Ok(TopLevelGrammar::from_regex(&format!("({})", literals.join("|"))))
             }
             Self::Regex(source) if source.is_empty() => Err("the regular expression is empty".into()),
@@ -71,18 +71,6 @@ impl Grammar {
             }
         }
     }
-}
-
-/// A regular expression for this text alone.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        if r"\.+*?()|[]{}^$#&-~".contains(character) {
-            out.push('\\');
-        }
-        out.push(character);
-    }
-    out
 }
 
 /// Makes constraints for the texts of one vocabulary.

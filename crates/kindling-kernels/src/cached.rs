@@ -4,7 +4,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::Precision;
-use crate::cpu::cached::{BLOCK, CachedRow};
+use crate::cpu::cached::CachedRow;
 
 /// Added to the score of a slot that must not be seen; see `attention.rs`.
 const MASKED: f32 = -1e9;
@@ -12,8 +12,8 @@ const MASKED: f32 = -1e9;
 /// Keys and values of tokens in each layer of a model.
 #[derive(Debug)]
 pub struct KvTables {
-    /// Each `[2·layers, heads, slots, E]`: keys and values of each layer in turn. For fused kernels as many as there need to be, of [`BLOCK`] slots,
-    /// so that large pages hold them and nothing moves; elsewhere one, which grows.
+    /// Each `[2·layers, heads, slots, E]`: keys and values of each layer in turn. For fused kernels as many as there need to be, of so many slots each
+    /// that large pages hold them, so that nothing moves; elsewhere one, which grows.
     blocks: Vec<Tensor<4>>,
     n_layers: usize,
     n_heads: usize,
@@ -52,9 +52,7 @@ impl KvTables {
         }
         #[cfg(feature = "flex")]
         if is_in_blocks(&self.device) {
-            let size = [2 * self.n_layers, self.n_heads, BLOCK, self.e];
-            self.blocks.resize_with(n_slots.div_ceil(BLOCK), || fused::block(size, self.dtype));
-            return;
+            return fused::grow(self, n_slots);
         }
         let more = [2 * self.n_layers, self.n_heads, n_slots.max(2 * found).max(LEAST) - found, self.e];
         let more = Tensor::zeros(more, (&self.device, self.dtype));
@@ -162,19 +160,22 @@ mod fused {
     use crate::cpu::matmul::Matrix;
     use crate::flex::{isa, matrix, primitive};
 
-    pub(super) fn block(size: [usize; 4], dtype: DType) -> Tensor<4> {
-        let n_bytes = size.iter().product::<usize>() * dtype.size();
-        // Zeros are zeros, whatever they are.
-        let zeros = Bytes::from_elems(zeros_in_large_pages(n_bytes / size_of::<f32>()));
-        Tensor::from_primitive::<Flex>(FlexTensor::new(zeros, Layout::contiguous(Shape::new(size)), dtype))
+    pub(super) fn grow(tables: &mut KvTables, n_slots: usize) {
+        let (size, dtype) = ([2 * tables.n_layers, tables.n_heads, BLOCK, tables.e], tables.dtype);
+        let block = || {
+            let n_bytes = size.iter().product::<usize>() * dtype.size();
+            // Zeros are zeros, whatever they are.
+            let zeros = Bytes::from_elems(zeros_in_large_pages(n_bytes / size_of::<f32>()));
+            Tensor::from_primitive::<Flex>(FlexTensor::new(zeros, Layout::contiguous(Shape::new(size)), dtype))
+        };
+        tables.blocks.resize_with(n_slots.div_ceil(BLOCK), block);
     }
 
     pub(super) fn attend(tables: &mut KvTables, layer: usize, qkv: Tensor<2>, rows: &[CachedRow<'_>]) -> Tensor<2> {
         let (c, device, qkv) = (tables.n_heads * tables.e, qkv.device(), primitive(qkv));
         // Taken out, so that nobody else has them.
-        let empty = || Tensor::zeros([0; 4], &device);
-        let take = |block: &mut Tensor<4>| std::mem::replace(block, empty()).try_into_primitive::<Flex>().expect("a tensor on Flex");
-        let mut taken: Vec<FlexTensor> = tables.blocks.iter_mut().map(take).collect();
+        let primitive = |block: Tensor<4>| block.try_into_primitive::<Flex>().expect("a tensor on Flex");
+        let mut taken: Vec<FlexTensor> = std::mem::take(&mut tables.blocks).into_iter().map(primitive).collect();
         let work = Work { layer, qkv: matrix(&qkv), n_heads: tables.n_heads, e: tables.e, rows };
         let out = match tables.dtype {
             DType::BF16 => work.of::<bf16, u16>(&mut taken),

@@ -445,10 +445,7 @@ impl Gpt {
     /// An empty cache. A model of packed weights that are not f32 keeps keys and values as bf16, where they can be.
     pub fn cache(&self) -> KvCache {
         let ModelConfig { n_layers, n_heads, d_model, .. } = self.config;
-        let precision = match self.packed.as_ref().map(|packed| packed.table.format()) {
-            None | Some(WeightFormat::F32) => Precision::F32,
-            Some(WeightFormat::Bf16 | WeightFormat::Int8) => Precision::Bf16,
-        };
+        let precision = self.packed.as_ref().map_or(Precision::F32, |packed| packed.table.format().precision());
         KvCache::new(KvTables::new(n_layers, n_heads, d_model, precision, &self.device()))
     }
 

@@ -37,6 +37,13 @@ impl Precision {
     }
 }
 
+/// The nearest bf16, ties to even, in the upper half.
+#[inline(always)]
+pub(crate) fn bf16(value: f32) -> u32 {
+    let bits = value.to_bits();
+    if value.is_nan() { (bits | 0x0040_0000) & 0xffff_0000 } else { bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000 }
+}
+
 /// A vector of words of 32 bits.
 pub(crate) type Words<A> = <<A as Arithmetic>::Simd as pulp::Simd>::f32s;
 

@@ -9,10 +9,10 @@ use std::ops::{Deref, DerefMut};
 use pulp::bytemuck::{self, Pod};
 use rayon::prelude::*;
 
+use super::arithmetic::bf16;
 use super::isa::{Isa, Kernel, Vector, dispatch};
 use super::math;
 use super::matmul::Matrix;
-use super::packed::bf16;
 use super::tile::prefetch;
 
 /// Slots of the tokens of a sequence, in order, of which the last are new.

@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::arithmetic::{Pairs, PairsKernel, Precision, Words, dispatch_pairs};
+use super::arithmetic::{Pairs, PairsKernel, Precision, Words, bf16, dispatch_pairs};
 use super::buffer::in_large_pages;
 use super::isa::{Isa, Vector, dispatch};
 use super::matmul::{BLOCK_K, Matrix, TileShape};
@@ -49,7 +49,7 @@ impl WeightFormat {
     pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
 
     /// What factors of products with such weights are rounded to.
-    pub(crate) fn precision(self) -> Precision {
+    pub fn precision(self) -> Precision {
         match self {
             Self::F32 => Precision::F32,
             Self::Bf16 | Self::Int8 => Precision::Bf16,
@@ -201,13 +201,6 @@ fn of_sign_and_size(byte: u8) -> i8 {
 fn n_words(format: WeightFormat, k: usize, n: usize, width: usize) -> usize {
     let n_padded = n.next_multiple_of(width);
     blocks(format, k, n_padded).last().map_or(0, |last| last.offset + format.stored(last.words) * n_padded)
-}
-
-/// The nearest bf16, ties to even, in the upper half.
-#[inline(always)]
-pub(crate) fn bf16(value: f32) -> u32 {
-    let bits = value.to_bits();
-    if value.is_nan() { (bits | 0x0040_0000) & 0xffff_0000 } else { bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000 }
 }
 
 /// The words of a matrix, and of int8 the scale of each column.

@@ -40,7 +40,7 @@ struct Said {
 
 /// A text, or parts of one.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected the content of a message: a text, or a list of parts")]
 enum Content {
     Text(String),
     Parts(Vec<Part>),

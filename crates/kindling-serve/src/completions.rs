@@ -39,7 +39,7 @@ pub(crate) struct CompletionRequest {
 
 /// One text or several, or the ids of one or several.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a prompt: a text, ids of tokens, or a list of either")]
 enum Prompt {
     Text(String),
     Ids(Vec<u32>),

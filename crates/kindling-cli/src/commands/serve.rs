@@ -107,8 +107,7 @@ fn request_log(file: Option<&Path>, quiet: bool) -> anyhow::Result<Option<Log>> 
         }
     })?;
     let log = RequestLog::new(move |record| {
-        let time = jiff::Timestamp::from_millisecond(jiff::Timestamp::now().as_millisecond()).unwrap_or_default();
-        let text = serde_json::to_string(&Line { time: time.to_string(), record });
+        let text = serde_json::to_string(&Line { time: format!("{:.3}", jiff::Timestamp::now()), record });
         if text.is_err() || text.is_ok_and(|text| lines.try_send(text).is_err()) {
             n_lost.fetch_add(1, Ordering::Relaxed);
         }
